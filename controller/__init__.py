@@ -1,0 +1,1 @@
+"""Operates the microscope: plan, decision, safety, hardware, perception, record."""

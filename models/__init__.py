@@ -1,0 +1,1 @@
+"""Learned models and their training: images in, regions out. Knows arrays and files only."""

@@ -1,0 +1,1 @@
+"""4D-STEM data to phase images. Knows arrays and files, never instruments."""

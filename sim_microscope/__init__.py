@@ -1,0 +1,1 @@
+"""A simulated microscope: specimen, optics, stage, detectors, damage, faults, virtual time."""
