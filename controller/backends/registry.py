@@ -58,7 +58,8 @@ def load_adapter_factory(name: str) -> AdapterFactory:
     found = available_adapters()
     if name not in found:
         raise UnknownAdapterError(
-            f"no instrument driver called {name!r}; installed: {', '.join(sorted(found)) or 'none'}. "
+            f"no instrument driver called {name!r}; "
+            f"installed: {', '.join(sorted(found)) or 'none'}. "
             f"Install the package that provides it (entry-point group {GROUP!r})"
         )
     factory: AdapterFactory = found[name].load()
