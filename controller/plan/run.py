@@ -1,0 +1,349 @@
+"""The run plan: a night as one frozen value that can be printed, diffed, checked and costed.
+
+A plan is a YAML file.  Unknown keys, non-finite numbers and nonsense are refused with the key,
+the value, the limit and the remedy; whatever depends on the instrument is checked by
+:mod:`controller.plan.feasibility` before anything moves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from controller.hardware.values import Axis, Finite, Frozen, NonNegative, Positive, StageLimits
+from controller.plan.materials import MaterialError, load_material
+
+SCHEMA = "lodestem/plan/1"
+
+Zone = tuple[int, int, int]
+
+
+class PlanError(ValueError):
+    """A plan that cannot be used; the message names key, value, limit and remedy."""
+
+
+class RunMode(StrEnum):
+    """Who decides, and on what."""
+
+    UNATTENDED = "unattended"
+    SUPERVISED = "supervised"
+    REHEARSAL = "rehearsal"
+
+
+class InstrumentPlan(Frozen):
+    """Which driver to open, with its options."""
+
+    backend: str = "sim"
+    options: dict[str, str | int | float | bool | tuple[str, ...] | None] = Field(
+        default_factory=dict
+    )
+
+
+class SamplePlan(Frozen):
+    """What is on the grid."""
+
+    material: str
+    """Name in the library of materials, or any name if `structure` is given."""
+    structure: Path | None = None
+    """CIF file; relative to the plan. Default: the library's."""
+    target_zones: tuple[Zone, ...] = ()
+    """Zone axes [uvw] that are worth a scan, in order of preference. Default: the library's."""
+    critical_dose_e_per_A2: Positive | None = None
+    """Fluence at which Bragg spots have faded to 1/e. Default: the library's."""
+
+    @field_validator("target_zones")
+    @classmethod
+    def _zones_are_directions(cls, zones: tuple[Zone, ...]) -> tuple[Zone, ...]:
+        for zone in zones:
+            if zone == (0, 0, 0):
+                raise ValueError("[0, 0, 0] is no direction; give the indices uvw of a zone axis")
+        return zones
+
+
+class SurveyPlan(Frozen):
+    """Low-magnification mosaic."""
+
+    centre_um: tuple[Finite, Finite] = (0.0, 0.0)
+    field_um: tuple[Positive, Positive] = (10.0, 10.0)
+    pixel_size_nm: Annotated[float, Field(ge=1, le=50)] = 10.0
+    overlap: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
+    flux_e_per_A2_s: Annotated[float, Field(gt=0, le=0.1)] = 1e-3
+    electrons_per_px: Annotated[float, Field(gt=0, le=200)] = 4.0
+
+    @property
+    def fluence_e_per_A2(self) -> float:
+        """Fluence of one tile."""
+        return self.electrons_per_px / (self.pixel_size_nm * 10.0) ** 2
+
+    @property
+    def frame_s(self) -> float:
+        """Exposure of one tile at the planned flux."""
+        return self.fluence_e_per_A2 / self.flux_e_per_A2_s
+
+
+class TargetPlan(Frozen):
+    """Which crystals are worth a visit, and how many."""
+
+    wanted: Annotated[int, Field(ge=1, le=10_000)] = 4
+    """The run is done when so many scans were accepted."""
+    max_visited: Annotated[int, Field(ge=1, le=10_000)] = 40
+    min_score: Annotated[float, Field(ge=0, le=1)] = 0.3
+    min_radius_nm: Positive = 70.0
+
+
+class AlignmentPlan(Frozen):
+    """From wherever the crystal lies onto its zone axis."""
+
+    tolerance_deg: Annotated[float, Field(gt=0, le=5)] = 0.06
+    """Goal for the angle between zone axis and incident beam."""
+    acceptable_deg: Annotated[float, Field(gt=0, le=5)] = 0.1
+    """Good enough for a scan once moves or budget are spent."""
+    budget_e_per_A2: Annotated[float, Field(gt=0, le=20)] = 0.5
+    """For everything before the scan: survey, tracking, focus and patterns, per crystal."""
+    max_moves: Annotated[int, Field(ge=1, le=50)] = 6
+    max_step_deg: Annotated[float, Field(gt=0, le=60)] = 20.0
+    beam_diameter_nm: Annotated[float, Field(ge=20, le=5000)] = 250.0
+    coarse_fluence_e_per_A2: Positive = 0.02
+    fine_fluence_e_per_A2: Positive = 0.03
+    frame_s: Positive = 0.5
+    detector_sampling_mrad: Positive = 0.25
+    max_attempts: Annotated[int, Field(ge=1, le=10)] = 2
+    """Patterns taken, each with more electrons, before an unreadable crystal is skipped."""
+
+    @model_validator(mode="after")
+    def _tolerances_are_ordered(self) -> Self:
+        if self.acceptable_deg < self.tolerance_deg:
+            raise ValueError(
+                f"acceptable_deg = {self.acceptable_deg:g} is tighter than "
+                f"tolerance_deg = {self.tolerance_deg:g}; give a value of at least that"
+            )
+        return self
+
+
+class TrackingPlan(Frozen):
+    """Low-dose pictures that keep the crystal under the beam."""
+
+    pixel_size_nm: Annotated[float, Field(ge=0.5, le=50)] = 6.0
+    electrons_per_px: Annotated[float, Field(gt=0, le=200)] = 4.0
+    frame_s: Positive = 0.5
+    recentre_above_nm: Positive = 60.0
+    lost_below_correlation: Annotated[float, Field(ge=0, le=1)] = 0.25
+
+    @property
+    def fluence_e_per_A2(self) -> float:
+        """Fluence of one picture."""
+        return self.electrons_per_px / (self.pixel_size_nm * 10.0) ** 2
+
+
+class FocusPlan(Frozen):
+    """Defocus from a coarse 4D scan beside the crystal, so that the crystal is spared."""
+
+    enabled: bool = True
+    distance_nm: Positive = 900.0
+    """From the crystal's centre to the place that is sacrificed; outside every planned scan."""
+    shape: tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]] = (40, 40)
+    step_A: Positive = 3.0
+    fluence_e_per_A2: Positive = 30.0
+    dwell_s: Positive = 1e-3
+
+
+class ScanPlan(Frozen):
+    """The 4D-STEM data set."""
+
+    shape: tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]] = (44, 44)
+    step_A: Annotated[float, Field(gt=0, le=100)] = 1.05
+    fluence_e_per_A2: Annotated[float, Field(gt=0, le=1e6)] = 120.0
+    dwell_s: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    convergence_semiangle_mrad: Annotated[float, Field(gt=0, le=60)] = 10.0
+    defocus_nm: Annotated[float, Field(ge=-2000, le=2000, allow_inf_nan=False)] = 12.0
+    detector_sampling_mrad: Annotated[float, Field(gt=0, le=10)] = 0.75
+
+    @property
+    def electrons_per_position(self) -> float:
+        """Mean electrons of one pattern."""
+        return self.fluence_e_per_A2 * self.step_A**2
+
+
+class ReconstructionPlan(Frozen):
+    """How the scans are looked at during the run."""
+
+    enabled: bool = True
+    accept_resolution_A: Positive = 3.0
+    """A scan counts as a success if its lattice limit or FRC resolution is at most this."""
+    modelled_time_s: NonNegative = 60.0
+    """Virtual time that a reconstruction takes in simulation."""
+    max_passes: Annotated[int, Field(ge=1, le=500)] | None = None
+
+
+class LimitsPlan(Frozen):
+    """Limits of this run; the instrument's own always hold too."""
+
+    alpha_deg: tuple[Finite, Finite] | None = None
+    beta_deg: tuple[Finite, Finite] | None = None
+    x_um: tuple[Finite, Finite] | None = None
+    y_um: tuple[Finite, Finite] | None = None
+    z_um: tuple[Finite, Finite] | None = None
+
+    @model_validator(mode="after")
+    def _ranges_are_ranges(self) -> Self:
+        for name in type(self).model_fields:
+            span = getattr(self, name)
+            if span is None:
+                continue
+            if not span[0] <= span[1]:
+                raise ValueError(f"{name} = {span} is empty; give [low, high]")
+            if name.endswith("_deg") and max(map(abs, span)) > 90:
+                raise ValueError(
+                    f"{name} = {span}: no goniometer tilts beyond 90 deg; give the holder's range"
+                )
+        return self
+
+    def stage_limits(self) -> StageLimits:
+        """As a box for the guard."""
+        spans = {axis: getattr(self, axis.value) for axis in Axis}
+        return StageLimits(ranges={axis: span for axis, span in spans.items() if span is not None})
+
+
+class BudgetPlan(Frozen):
+    """What the run may use up."""
+
+    specimen_e_per_A2: Positive | None = None
+    """For any 100 nm cell, all purposes. Default: 0.9 of the material's critical dose."""
+    time_h: Annotated[float, Field(gt=0, le=200)] = 10.0
+    disk_GB: Positive = 50.0
+
+
+class ApprovalPlan(Frozen):
+    """Supervised mode: what happens when nobody answers. Silence never approves."""
+
+    wait_s: Positive = 600.0
+    on_silence: Literal["hold", "skip"] = "hold"
+
+
+class RunPlan(Frozen):
+    """A whole run."""
+
+    schema_name: Literal["lodestem/plan/1"] = Field(default="lodestem/plan/1", alias="schema")
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9 _.-]{1,80}$")] = "run"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    instrument: InstrumentPlan = InstrumentPlan()
+    sample: SamplePlan
+    survey: SurveyPlan = SurveyPlan()
+    targets: TargetPlan = TargetPlan()
+    tracking: TrackingPlan = TrackingPlan()
+    alignment: AlignmentPlan = AlignmentPlan()
+    focus: FocusPlan = FocusPlan()
+    scan: ScanPlan = ScanPlan()
+    reconstruction: ReconstructionPlan = ReconstructionPlan()
+    limits: LimitsPlan = LimitsPlan()
+    budget: BudgetPlan = BudgetPlan()
+    approval: ApprovalPlan = ApprovalPlan()
+
+    model_config = Frozen.model_config | {"populate_by_name": True}
+
+    @classmethod
+    def from_yaml(cls, path: Path) -> RunPlan:
+        """Read a plan file.
+
+        Raises
+        ------
+        PlanError
+            Not readable, not YAML, or not a plan: all problems at once, each with its key.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+            data = yaml.safe_load(text)
+        except OSError as error:
+            raise PlanError(f"{path}: cannot be read ({error.strerror})") from error
+        except yaml.YAMLError as error:
+            raise PlanError(f"{path}: not YAML: {error}") from error
+        if not isinstance(data, dict):
+            raise PlanError(f"{path}: a plan is a mapping of keys; this is {type(data).__name__}")
+        return cls.from_mapping(data, base=path.parent, source=str(path))
+
+    @classmethod
+    def from_mapping(cls, data: dict[str, Any], *, base: Path, source: str) -> RunPlan:
+        """Validate `data`; relative file names are taken from `base`.
+
+        Raises
+        ------
+        PlanError
+            All problems at once.
+        """
+        try:
+            plan = cls.model_validate(data).resolved(base)
+        except ValidationError as error:
+            raise PlanError(explain(error, source)) from None
+        except MaterialError as error:
+            raise PlanError(f"{source}: sample: {error}") from error
+        return plan
+
+    def resolved(self, base: Path) -> RunPlan:
+        """Fill in what the library of materials knows, and make file names absolute."""
+        sample = self.sample
+        if sample.structure is not None:
+            path = sample.structure if sample.structure.is_absolute() else base / sample.structure
+            if not path.is_file():
+                raise MaterialError(f"structure = {path} is no file; give the path of a CIF")
+            if not sample.target_zones:
+                raise MaterialError(
+                    "target_zones is missing; with a structure of your own give the zones [uvw]"
+                )
+            critical = sample.critical_dose_e_per_A2
+            if critical is None:
+                raise MaterialError(
+                    "critical_dose_e_per_A2 is missing; with a structure of your own give the "
+                    "fluence that it survives"
+                )
+            sample = sample.replace(structure=path)
+        else:
+            material = load_material(sample.material)
+            sample = sample.replace(
+                structure=material.structure,
+                target_zones=sample.target_zones or material.target_zones,
+                critical_dose_e_per_A2=sample.critical_dose_e_per_A2
+                or material.critical_dose_e_per_A2,
+            )
+        budget = self.budget
+        if budget.specimen_e_per_A2 is None:
+            critical = sample.critical_dose_e_per_A2 or math.inf
+            budget = budget.replace(specimen_e_per_A2=0.9 * critical)
+        return self.replace(sample=sample, budget=budget)
+
+    @property
+    def structure_path(self) -> Path:
+        """The CIF of the sample (a resolved plan has one)."""
+        if self.sample.structure is None:
+            raise PlanError("the plan was not resolved: sample.structure is missing")
+        return self.sample.structure
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the plan's content, file locations aside."""
+        data = self.model_dump(mode="json", by_alias=True)
+        structure = self.structure_path.read_bytes()
+        data["sample"]["structure"] = hashlib.sha256(structure).hexdigest()
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def explain(error: ValidationError, source: str) -> str:
+    """Every problem of a validation on its own line: key, what is wrong, the value, the remedy."""
+    lines = []
+    for problem in error.errors(include_url=False):
+        key = ".".join(str(part) for part in problem["loc"]) or "(whole file)"
+        value = problem.get("input")
+        shown = "" if isinstance(value, dict | list) else f" (value: {value!r})"
+        if problem["type"] == "extra_forbidden":
+            text = "unknown key; check the spelling against `lodestem config schema`"
+        elif problem["type"] == "missing":
+            text, shown = "missing; this key is required", ""
+        else:
+            text = problem["msg"].removeprefix("Value error, ") + "; correct the value"
+        lines.append(f"{source}: {key}: {text}{shown}")
+    return "\n".join(lines)
