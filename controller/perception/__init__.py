@@ -1,0 +1,1 @@
+"""Frames to meaning: regions, positions, tilts, focus.  Pure over arrays and values."""
