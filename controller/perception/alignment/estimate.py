@@ -1,0 +1,197 @@
+"""One pattern in, one tilt with its error out."""
+
+from dataclasses import replace
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from controller.perception.alignment.optics import wavenumber_inv_A
+from controller.perception.alignment.pattern import Pattern, check_pattern, is_saturated
+from controller.perception.alignment.result import (
+    Alternative,
+    Marks,
+    Mode,
+    TiltEstimate,
+    TiltPrior,
+)
+from controller.perception.alignment.spots import Spots, find_spots
+from controller.perception.alignment.structure import CrystalStructure
+from controller.perception.alignment.structure_free import LARGEST_TILT_DEG, fit_structure_free
+
+Array = NDArray[np.float64]
+
+_FEWEST_ELECTRONS = 150.0
+
+
+def estimate_tilt(
+    pattern: ArrayLike,
+    *,
+    energy_keV: float,
+    inv_A_per_px: float,
+    structure: CrystalStructure | None = None,
+    target_zone_uvw: tuple[int, int, int] | None = None,
+    beam_stop: bool = False,
+    prior: TiltPrior | None = None,
+    rng_seed: int = 0,
+) -> TiltEstimate:
+    """Measure how far a zone axis is from the beam, from one parallel-beam diffraction pattern.
+
+    Parameters
+    ----------
+    pattern
+        Electron counts, (row, col).
+    energy_keV, inv_A_per_px
+        Beam energy; nominal camera constant, good to 3 %.
+    structure, target_zone_uvw
+        The crystal, and the zone wanted (its whole family is searched, up to 20 deg from the
+        beam).  Without them the zone is whichever one the pattern's lattice shows.
+    beam_stop
+        The direct beam is hidden.
+    prior
+        Restricts the search: faster and safer, no pull on the answer.
+    rng_seed
+        Kept for estimators that draw; this one is deterministic.
+
+    Returns
+    -------
+    TiltEstimate
+        ``answered`` is False, with a reason, where the pattern does not decide.
+
+    Raises
+    ------
+    PatternError
+        The array cannot be a pattern (NaN, wrong shape, negative).
+    ValueError
+        Energy or camera constant are not positive, or a zone without structure was asked.
+    """
+    del rng_seed
+    started = perf_counter()
+    wavenumber = wavenumber_inv_A(energy_keV)
+    if not (np.isfinite(inv_A_per_px) and inv_A_per_px > 0):
+        raise ValueError(f"the camera constant must be positive, got {inv_A_per_px} 1/A per pixel")
+    if (structure is None) != (target_zone_uvw is None):
+        raise ValueError("a structure needs a target zone and a target zone a structure")
+    mode: Mode = "structure-free" if structure is None else "structure"
+    checked = check_pattern(pattern, beam_stop=beam_stop)
+    centre = prior.centre_px if prior is not None else None
+    reason = _unusable(checked)
+    if reason:
+        return _finish(_no_answer(reason, mode, checked, inv_A_per_px), started)
+    spots = find_spots(checked, beam_stop=beam_stop, centre_px=centre)
+    reason = _spotless(spots)
+    if reason:
+        return _finish(_no_answer(reason, mode, checked, inv_A_per_px, spots), started)
+    return _finish(_structure_free(checked, spots, wavenumber, inv_A_per_px), started)
+
+
+def _unusable(pattern: Pattern) -> str:
+    if pattern.electrons < _FEWEST_ELECTRONS:
+        return (
+            f"the pattern holds {pattern.electrons:.0f} electrons; "
+            f"at least {_FEWEST_ELECTRONS:.0f} are needed"
+        )
+    if is_saturated(pattern):
+        return (
+            f"{100 * pattern.saturated_fraction:.0f} % of the counts lie on a flat top: the "
+            f"detector is saturated; lower the beam current or the exposure time"
+        )
+    return ""
+
+
+def _spotless(spots: Spots) -> str:
+    bragg = len(spots) - (spots.direct is not None)
+    if bragg < 3:
+        return f"{bragg} spots besides the direct beam: no crystal, or too few electrons"
+    return ""
+
+
+def _structure_free(
+    pattern: Pattern, spots: Spots, wavenumber: float, inv_A_per_px: float
+) -> TiltEstimate:
+    blank = _no_answer("", "structure-free", pattern, inv_A_per_px, spots)
+    fit = fit_structure_free(pattern, spots, wavenumber, inv_A_per_px)
+    if fit.posterior is None or fit.lattice is None:
+        return replace(blank, reason=fit.reason)
+    posterior, lattice = fit.posterior, fit.lattice
+    tilt_x, tilt_y = posterior.tilt_mrad
+    theta = float(np.hypot(tilt_x, tilt_y)) * 1e-3
+    # |F| differs between the two of no Friedel pair, but dynamical scattering does: a floor
+    sigma = float(np.sqrt((2.0 * posterior.sigma_mrad) ** 2 + 1.5**2 + (60.0 * theta) ** 2))
+    reason = ""
+    if posterior.leading_probability < 0.9:
+        reason = (
+            f"two tilts explain the pattern about as well "
+            f"(the better has {100 * posterior.leading_probability:.0f} %)"
+        )
+    elif theta > np.deg2rad(0.9 * LARGEST_TILT_DEG):
+        reason = (
+            f"the zone axis is about {np.rad2deg(theta):.1f} deg away, beyond the "
+            f"{0.9 * LARGEST_TILT_DEG:.1f} deg that one pattern tells without a structure; the "
+            f"direction is the better known part"
+        )
+    azimuth = float(np.rad2deg(np.arctan2(lattice.basis_px[0, 1], lattice.basis_px[0, 0]))) % 180
+    return replace(
+        blank,
+        tilt_x_mrad=tilt_x,
+        tilt_y_mrad=tilt_y,
+        sigma_mrad=sigma,
+        answered=not reason,
+        reason=reason,
+        centre_x_px=lattice.origin_px[0],
+        centre_y_px=lattice.origin_px[1],
+        in_plane_rotation_deg=azimuth,
+        circle_radius_inv_A=wavenumber * float(np.sin(theta)),
+        thickness_nm=posterior.thickness_nm,
+        alternatives=tuple(Alternative(t[0], t[1], gap) for t, gap in posterior.other_modes),
+        marks=_lattice_marks(spots, lattice.used, fit.node_px, fit.node_counts),
+        explained_fraction=_explained(spots, lattice.used),
+    )
+
+
+def _lattice_marks(
+    spots: Spots, used: NDArray[np.bool_], node_px: Array | None, node_counts: Array | None
+) -> Marks:
+    found = np.stack([spots.x_px, spots.y_px], 1)
+    empty = np.empty((0, 2))
+    if node_px is not None and node_counts is not None:
+        empty = node_px[node_counts < 3]
+    return Marks(found[used], found[~used], empty)
+
+
+def _explained(spots: Spots, used: NDArray[np.bool_]) -> float:
+    counts = spots.counts.copy()
+    if spots.direct is not None:
+        counts[spots.direct] = 0.0
+    return float(counts[used].sum() / max(counts.sum(), 1e-9))
+
+
+def _no_answer(
+    reason: str, mode: Mode, pattern: Pattern, inv_A_per_px: float, spots: Spots | None = None
+) -> TiltEstimate:
+    nowhere = float("nan")
+    nothing = np.empty((0, 2))
+    found = nothing if spots is None else np.stack([spots.x_px, spots.y_px], 1)
+    centre = (nowhere, nowhere) if spots is None else spots.centre_px
+    return TiltEstimate(
+        tilt_x_mrad=nowhere,
+        tilt_y_mrad=nowhere,
+        sigma_mrad=nowhere,
+        answered=False,
+        reason=reason,
+        mode=mode,
+        centre_x_px=centre[0],
+        centre_y_px=centre[1],
+        inv_A_per_px=inv_A_per_px,
+        in_plane_rotation_deg=nowhere,
+        circle_radius_inv_A=nowhere,
+        thickness_nm=nowhere,
+        alternatives=(),
+        electrons_used=pattern.electrons,
+        elapsed_ms=0.0,
+        marks=Marks(nothing, found, nothing),
+    )
+
+
+def _finish(estimate: TiltEstimate, started: float) -> TiltEstimate:
+    return replace(estimate, elapsed_ms=1e3 * (perf_counter() - started))
