@@ -1,0 +1,201 @@
+"""Fit what turns the network's answers into probabilities, on drawn scenes it has not seen.
+
+The scenes come from the training generator with seeds beyond those of training; the second
+generator stays out, so that it can judge the calibration as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize
+
+from models.confidence import Confidence, signature
+from models.inference import Fields, network_of, run_network
+from models.picking import FEATURES, find_candidates
+from models.samples import Sample, acquisition_of, draw_sample
+from models.train_config import TrainConfig
+from models.truth import judge_picks
+from models.weights import Weights
+
+Doubles = NDArray[np.float64]
+_CALIBRATION_STREAM = 1_000_000_007
+"""Sets the seeds of calibration apart from those of the training steps."""
+_LOGITS_PER_SCENE = 200
+_RIDGE = 1.0
+_FAMILIAR_SHARE = 0.997
+_FAMILIAR_MARGIN = 1.15
+_DIRECTIONS = 48
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What is kept of one calibration scene."""
+
+    log_dose: float
+    logits: NDArray[np.float32]
+    labels: NDArray[np.uint8]
+    features: Doubles
+    right: NDArray[np.bool_]
+    signature: Doubles
+
+
+def calibrate(
+    weights: Weights, config: TrainConfig, progress: Callable[[str, int, int, float], None]
+) -> Weights:
+    """The weights with fitted calibration; unchanged if ``calibration_scenes`` is 0.
+
+    Parameters
+    ----------
+    weights
+        With a trained network.
+    config
+        Of the training; gives scenes, doses, seed and number of scenes.
+    progress
+        Called per scene.
+    """
+    if config.calibration_scenes == 0:
+        return weights
+    network = network_of(weights)
+    seen: list[_Seen] = []
+    drawn: list[tuple[Sample, Fields]] = []
+    for k in range(config.calibration_scenes):
+        rng = np.random.default_rng([config.seed, _CALIBRATION_STREAM, k])
+        sample = draw_sample(rng, config.scene, config.imaging)
+        fields = run_network(network, sample.image.electrons, acquisition_of(sample.image))
+        drawn.append((sample, fields))
+        if len(drawn) == 50 or k + 1 == config.calibration_scenes:
+            seen += _keep(drawn, rng, temperature=None)
+            drawn = []
+        progress("calibrate", k + 1, config.calibration_scenes, 0.0)
+    confidence = _fit(seen)
+    return replace(weights, calibration=confidence.to_arrays())
+
+
+def _keep(
+    drawn: list[tuple[Sample, Fields]], rng: np.random.Generator, temperature: float | None
+) -> list[_Seen]:
+    kept = []
+    for sample, fields in drawn:
+        electrons = sample.image.electrons
+        logits = fields.logits / np.float32(temperature or 1.0)
+        probability = np.exp(logits - logits.max(axis=0))
+        probability /= probability.sum(axis=0)
+        candidates = find_candidates(fields, probability, electrons, acquisition_of(sample.image))
+        # every crystal may count once: the likeliest candidate first
+        candidates.sort(key=lambda c: -c.features[0])
+        right = judge_picks(sample.truth, [(c.y, c.x, c.radius_nm) for c in candidates])
+        at = rng.integers(0, electrons.size, _LOGITS_PER_SCENE)
+        kept.append(
+            _Seen(
+                log_dose=float(np.log10(max(electrons.mean(), 1e-3))),
+                logits=fields.logits.reshape(len(fields.logits), -1)[:, at].T,
+                labels=sample.truth.labels.ravel()[at],
+                features=np.array([c.features for c in candidates]).reshape(-1, len(FEATURES)),
+                right=np.array(right, bool),
+                signature=signature(fields, electrons),
+            )
+        )
+    return kept
+
+
+def _fit(seen: list[_Seen]) -> Confidence:
+    features = np.concatenate([s.features for s in seen])
+    right = np.concatenate([s.right for s in seen])
+    centre = features.mean(axis=0) if len(features) else np.zeros(len(FEATURES))
+    scale = features.std(axis=0) + 1e-6 if len(features) else np.ones(len(FEATURES))
+    standard = np.clip((features - centre) / scale, -5, 5)
+    signatures = np.stack([s.signature for s in seen])
+    mean, whitening = fit_familiarity(signatures)
+    distance = np.sqrt((((signatures - mean) @ whitening.T) ** 2).mean(axis=1))
+    return Confidence(
+        temperature=fit_temperature(
+            np.concatenate([s.logits for s in seen]),
+            np.concatenate([s.labels for s in seen]),
+            np.repeat([s.log_dose for s in seen], [len(s.labels) for s in seen]),
+        ),
+        score_centre=centre,
+        score_scale=scale,
+        score_weights=fit_logistic(standard, right),
+        familiar_mean=mean,
+        familiar_whitening=whitening,
+        familiar_limit=float(np.quantile(distance, _FAMILIAR_SHARE)) * _FAMILIAR_MARGIN,
+    )
+
+
+def fit_logistic(features: Doubles, right: NDArray[np.bool_]) -> Doubles:
+    """Weights of a ridge-regularised logistic regression, intercept first.
+
+    Parameters
+    ----------
+    features
+        Standardised, (n, k).
+    right
+        Outcome, (n,).
+
+    Returns
+    -------
+    float64, (1 + k,); the base rate alone if there is nothing to learn from.
+    """
+    x = np.concatenate([np.ones((len(features), 1)), features], axis=1)
+    y = right.astype(np.float64)
+    if len(y) == 0:
+        return np.concatenate([[-2.0], np.zeros(features.shape[1])])
+    sign = 1 - 2 * y
+
+    def loss(w: Doubles) -> tuple[float, Doubles]:
+        z = x @ w
+        value = np.logaddexp(0, sign * z).sum() + 0.5 * _RIDGE * (w[1:] ** 2).sum()
+        slope = x.T @ (1 / (1 + np.exp(-np.clip(z, -50, 50))) - y)
+        slope[1:] += _RIDGE * w[1:]
+        return float(value), slope
+
+    found = optimize.minimize(loss, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B")
+    return np.asarray(found.x, np.float64)
+
+
+def fit_temperature(
+    logits: NDArray[np.float32], labels: NDArray[np.uint8], log_dose: Doubles
+) -> Doubles:
+    """Coefficients of ``log T`` in log10 dose that maximise the likelihood, (3,).
+
+    Parameters
+    ----------
+    logits
+        (n, 6).
+    labels, log_dose
+        (n,).
+    """
+
+    def loss(c: Doubles) -> float:
+        z = logits / np.exp(np.clip(np.polyval(c[::-1], log_dose), -1, 1.5))[:, None]
+        z = z - z.max(axis=1, keepdims=True)
+        own = z[np.arange(len(labels)), labels]
+        return float((np.log(np.exp(z).sum(axis=1)) - own).mean())
+
+    found = optimize.minimize(loss, np.zeros(3), method="Nelder-Mead", options={"maxiter": 80})
+    return np.asarray(found.x, np.float64)
+
+
+def fit_familiarity(signatures: Doubles) -> tuple[Doubles, Doubles]:
+    """Mean of the signatures (k,) and the whitening of their leading directions (m, k).
+
+    The last five entries (statistics of the counts) are whitened each for itself, so that a wrong
+    gain or a saturated image is not lost among the deep features.
+    """
+    mean = signatures.mean(axis=0)
+    centred = signatures - mean
+    spread = centred.std(axis=0) + 1e-3
+    deep = slice(0, signatures.shape[1] - 5)
+    scaled = centred[:, deep] / spread[deep]
+    _, singular, directions = np.linalg.svd(scaled, full_matrices=False)
+    kept = min(_DIRECTIONS, len(singular))
+    sigma = singular[:kept] / np.sqrt(len(signatures)) + 0.05
+    whitening = np.zeros((kept + 5, signatures.shape[1]))
+    whitening[:kept, deep] = directions[:kept] / sigma[:, None] / spread[deep]
+    counts = np.arange(signatures.shape[1] - 5, signatures.shape[1])
+    whitening[kept + np.arange(5), counts] = 2.0 / spread[counts]
+    return mean, whitening
