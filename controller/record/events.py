@@ -18,6 +18,7 @@ from controller.hardware.values import (
     OpticsState,
     PartialPose,
     Purpose,
+    StageLimits,
     StagePose,
 )
 
@@ -36,6 +37,7 @@ class RunStarted(Frozen):
     plan_fingerprint: str
     capabilities: Capabilities
     calibration: Calibration
+    stage_limits: StageLimits
     pose: StagePose
     optics: OpticsState
     blank_verified: bool
@@ -74,7 +76,11 @@ class Answered(Frozen):
 
     kind: Literal["approval"] = "approval"
     step: int
-    answer: Literal["approve", "edit", "reject", "silence"]
+    action: str
+    target: str | None
+    details: dict[str, Any] = Field(default_factory=dict)
+    answer: Literal["approve", "edit", "reject", "hold", "skip"]
+    """``hold`` and ``skip`` are the plan's choice when nobody answered."""
     by: str
     reason: str = ""
     edited: dict[str, Any] = Field(default_factory=dict)
@@ -154,6 +160,8 @@ class Located(Frozen):
     frame: str
     offset_um: tuple[float, float]
     """Stage (x, y) from the beam to the crystal's centre before re-centring."""
+    position_um: tuple[float, float]
+    """Stage (x, y) of the crystal's centre as it appears at this tilt."""
     correlation: float
     found: bool
     recentred: bool

@@ -1,0 +1,36 @@
+"""What a proposed step costs the specimen: the upper bound that the ledger would book."""
+
+from __future__ import annotations
+
+from controller.decision.actions import (
+    AcquireScan,
+    Action,
+    FindFocus,
+    FindHeight,
+    Locate,
+    MeasurePattern,
+    SurveyTile,
+)
+from controller.decision.rig import Rig
+
+BOUND_OVER_PLANNED = 1.3
+"""The ledger books current + 5 sigma over the smallest area: this much above the planned mean."""
+
+
+def cost_e_per_A2(rig: Rig, action: Action) -> float:
+    """Fluence that `action` will book where it exposes, in e/A2; 0 if it opens no beam."""
+    plan = rig.plan
+    match action:
+        case SurveyTile():
+            planned = plan.survey.fluence_e_per_A2
+        case Locate() | FindHeight():
+            planned = plan.tracking.fluence_e_per_A2
+        case MeasurePattern():
+            planned = action.fluence_e_per_A2
+        case FindFocus():
+            planned = plan.focus.fluence_e_per_A2
+        case AcquireScan():
+            planned = action.fluence_e_per_A2
+        case _:
+            planned = 0.0
+    return BOUND_OVER_PLANNED * planned

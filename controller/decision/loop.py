@@ -1,0 +1,233 @@
+"""The agent loop: observe, decide, ask, act, record.  The only place where decisions act.
+
+Each turn asks the policy, asks a person where the mode wants it, carries the action out and
+folds what happened into the belief.  Errors of the instrument become faults with a recovery;
+whatever else goes wrong, the beam is blanked and the journal says how the run ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from controller.decision.actions import (
+    Action,
+    Decision,
+    EndRun,
+    EndTarget,
+    WaitFor,
+    action_details,
+    action_name,
+    action_target,
+    edited,
+)
+from controller.decision.approval import Answer, Approver, Proposal, Unattended, must_ask
+from controller.decision.belief import Belief, update
+from controller.decision.forecast import cost_e_per_A2
+from controller.decision.policy import decide
+from controller.decision.recovery import Answer as RecoveryAnswer
+from controller.decision.recovery import recover
+from controller.decision.rig import Rig
+from controller.decision.steps import perform
+from controller.hardware.errors import MicroscopeError
+from controller.plan.run import RunMode
+from controller.record.events import (
+    Answered,
+    Event,
+    Fault,
+    Proposed,
+    RunEnded,
+    StepEnded,
+    StepStarted,
+)
+from controller.record.journal import Entry, Journal
+
+MAX_STEPS = 100_000
+"""A run that takes more steps than this does not converge; it is held."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended."""
+
+    ended: RunEnded
+    belief: Belief
+
+
+class AgentLoop:
+    """Drives one run.
+
+    Parameters
+    ----------
+    rig
+        What steps may touch; its ``emit`` must be this loop's journal (see :func:`make_loop`).
+    belief
+        Folded from the journal so far; holds at least ``run_started``.
+    """
+
+    def __init__(
+        self, rig: Rig, journal: Journal, belief: Belief, *, mode: RunMode, approver: Approver
+    ) -> None:
+        self._rig = rig
+        self._journal = journal
+        self._belief = belief
+        self._mode = mode
+        self._approver = approver
+        self._start_s = rig.microscope.clock.now_s()
+        journal.listen(self._fold)
+
+    @property
+    def belief(self) -> Belief:
+        """What is known now."""
+        return self._belief
+
+    def run(self, *, keep_going: Callable[[], bool] = lambda: True) -> RunResult:
+        """Decide and act until the run ends.
+
+        Parameters
+        ----------
+        keep_going
+            Asked before every step; False ends the run after the present step, as a person's
+            "finish and stop" does.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            After blanking, halting and recording it.
+        """
+        try:
+            ended = self._turns(keep_going)
+        except KeyboardInterrupt:
+            self._finish(EndRun("stopped", "stopped by a person (interrupt)"))
+            raise
+        except BaseException as error:
+            self._finish(EndRun("fault", f"{type(error).__name__}: {error}"))
+            raise
+        return RunResult(ended, self._belief)
+
+    def _turns(self, keep_going: Callable[[], bool]) -> RunEnded:
+        while True:
+            if not keep_going():
+                return self._finish(EndRun("stopped", "asked to finish"))
+            if self._belief.steps >= MAX_STEPS:
+                return self._finish(EndRun("held", f"no end after {MAX_STEPS} steps"))
+            clock_s = self._rig.microscope.clock.now_s() - self._start_s
+            decision = decide(self._rig.plan, self._belief, clock_s)
+            if isinstance(decision.action, EndRun):
+                return self._finish(decision.action)
+            self._turn(decision)
+
+    def _turn(self, decision: Decision) -> None:
+        step = self._belief.steps
+        action: Action | None = decision.action
+        if self._mode is RunMode.SUPERVISED and must_ask(decision.action):
+            action = self._ask(step, decision)
+        if action is None:
+            return
+        self._carry_out(step, action, decision.reason)
+
+    def _ask(self, step: int, decision: Decision) -> Action | None:
+        """The action as approved or edited, or None when it was not approved."""
+        action = decision.action
+        proposal = Proposal(
+            step=step,
+            action=action,
+            reason=decision.reason,
+            cost_e_per_A2=cost_e_per_A2(self._rig, action),
+            state_revision=self._belief.revision,
+        )
+        self._emit(
+            Proposed(
+                step=step,
+                action=action_name(action),
+                target=action_target(action),
+                details=action_details(action),
+                reason=decision.reason,
+                cost_e_per_A2=proposal.cost_e_per_A2,
+                state_revision=proposal.state_revision,
+            )
+        )
+        answer = self._approver.ask(proposal, self._rig.plan.approval.wait_s)
+        changed = action
+        if answer.answer == "edit":
+            try:
+                changed = edited(action, dict(answer.changes))
+            except ValueError as error:
+                answer = Answer("reject", by=answer.by, reason=f"the edit was refused: {error}")
+        silent = self._rig.plan.approval.on_silence
+        self._emit(
+            Answered(
+                step=step,
+                action=action_name(action),
+                target=action_target(action),
+                details=action_details(action),
+                answer=silent if answer.answer == "silence" else answer.answer,
+                by=answer.by,
+                reason=answer.reason,
+                edited=dict(answer.changes),
+            )
+        )
+        return changed if answer.answer in ("approve", "edit") else None
+
+    def _carry_out(self, step: int, action: Action, reason: str) -> None:
+        self._emit(
+            StepStarted(
+                step=step,
+                action=action_name(action),
+                target=action_target(action),
+                details=action_details(action),
+                reason=reason,
+            )
+        )
+        try:
+            perform(action, self._belief, self._rig)
+        except MicroscopeError as error:
+            self._handle(action, error)
+            self._emit(StepEnded(step=step, ok=False))
+        else:
+            self._emit(StepEnded(step=step, ok=True))
+
+    def _handle(self, action: Action, error: MicroscopeError) -> None:
+        target = action_target(action)
+        recovery = recover(error, self._belief, target)
+        self._emit(
+            Fault(
+                error=error.code,
+                message=str(error),
+                action=action_name(action),
+                target=target,
+                beam_state=error.beam_state.value,
+                dose_state=error.dose_state.value,
+                handled=recovery.reason,
+            )
+        )
+        if recovery.answer is RecoveryAnswer.SKIP_TARGET and target is not None:
+            reason = f"{error.code}: {error}"
+            ending = EndTarget(target, "skipped" if _is_refusal(error) else "failed", reason)
+            perform(ending, self._belief, self._rig)
+        elif recovery.answer is RecoveryAnswer.WAIT:
+            perform(WaitFor(recovery.wait_s, error.code), self._belief, self._rig)
+
+    def _finish(self, end: EndRun) -> RunEnded:
+        self._rig.microscope.stop(f"end of run: {end.reason}")
+        blanked = self._rig.microscope.blank("end of run")
+        ended = RunEnded.model_validate(
+            {"outcome": end.outcome, "reason": end.reason, "beam_blanked": blanked.blanked}
+        )
+        self._emit(ended)
+        return ended
+
+    def _emit(self, event: Event) -> None:
+        self._journal.append(event)
+
+    def _fold(self, entry: Entry) -> None:
+        self._belief = update(self._belief, entry.event)
+
+
+def _is_refusal(error: MicroscopeError) -> bool:
+    return error.dose_state.value == "none"
+
+
+def unattended() -> Approver:
+    """The approver of a run that nobody watches."""
+    return Unattended()

@@ -1,0 +1,95 @@
+"""What to do about a fault: a table from error class and belief to an answer.  Pure.
+
+The most specific class in the table wins.  Every retry is bounded: after `limit` faults of the
+same class on one crystal (or in a row, without one) the fallback applies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from controller.decision.belief import Belief
+from controller.hardware.errors import MicroscopeError
+
+
+class Answer(StrEnum):
+    """What the loop does next."""
+
+    RETRY = "retry"
+    """Let policy decide again; it will come to the same step."""
+    WAIT = "wait"
+    """Wait with the beam blanked, then let policy decide again."""
+    SKIP_TARGET = "skip target"
+    HOLD = "hold"
+    """Blank, stop deciding, wait for a person."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """First `answer`, `limit` times at most, then `then`."""
+
+    answer: Answer
+    limit: int
+    then: Answer
+    wait_s: float = 0.0
+
+
+TABLE: dict[str, Rule] = {
+    "DoseLimit": Rule(Answer.SKIP_TARGET, 99, Answer.SKIP_TARGET),
+    "Limit": Rule(Answer.SKIP_TARGET, 99, Answer.SKIP_TARGET),
+    "Unsupported": Rule(Answer.HOLD, 1, Answer.HOLD),
+    "ApprovalRequired": Rule(Answer.HOLD, 1, Answer.HOLD),
+    "Refused": Rule(Answer.SKIP_TARGET, 3, Answer.HOLD),
+    "ValveClosed": Rule(Answer.WAIT, 20, Answer.HOLD, wait_s=60.0),
+    "VacuumBad": Rule(Answer.WAIT, 30, Answer.HOLD, wait_s=60.0),
+    "Refilling": Rule(Answer.WAIT, 30, Answer.HOLD, wait_s=120.0),
+    "FlashingRequired": Rule(Answer.WAIT, 3, Answer.HOLD, wait_s=60.0),
+    "StaleHealth": Rule(Answer.WAIT, 10, Answer.HOLD, wait_s=10.0),
+    "ScreenDown": Rule(Answer.WAIT, 10, Answer.HOLD, wait_s=60.0),
+    "Interlock": Rule(Answer.HOLD, 1, Answer.HOLD),
+    "NotReached": Rule(Answer.RETRY, 2, Answer.SKIP_TARGET),
+    "MoveTimeout": Rule(Answer.RETRY, 1, Answer.SKIP_TARGET),
+    "Stalled": Rule(Answer.RETRY, 1, Answer.SKIP_TARGET),
+    "Motion": Rule(Answer.HOLD, 1, Answer.HOLD),
+    "Detector": Rule(Answer.RETRY, 2, Answer.SKIP_TARGET),
+    "BlankUnconfirmed": Rule(Answer.HOLD, 1, Answer.HOLD),
+    "Beam": Rule(Answer.WAIT, 3, Answer.HOLD, wait_s=60.0),
+    "Specimen": Rule(Answer.SKIP_TARGET, 99, Answer.SKIP_TARGET),
+    "Link": Rule(Answer.HOLD, 1, Answer.HOLD),
+    "DiskFull": Rule(Answer.HOLD, 1, Answer.HOLD),
+    "Storage": Rule(Answer.HOLD, 1, Answer.HOLD),
+    "Microscope": Rule(Answer.HOLD, 1, Answer.HOLD),
+}
+"""By error class, without the suffix ``Error``."""
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What is done about one fault, and why."""
+
+    answer: Answer
+    wait_s: float
+    reason: str
+
+
+def recover(error: MicroscopeError, belief: Belief, target: str | None) -> Recovery:
+    """The answer to `error`, which has not been folded into `belief` yet."""
+    name, rule = _rule(error)
+    if target is not None and target in belief.targets:
+        seen = sum(fault.error == error.code for fault in belief.target(target).faults)
+    else:
+        seen = belief.faults_in_a_row
+    answer = rule.answer if seen < rule.limit else rule.then
+    if answer is Answer.SKIP_TARGET and target is None:
+        answer = Answer.HOLD if seen else Answer.RETRY
+    reason = f"{answer.value} (rule {name}, occurrence {seen + 1} of {rule.limit})"
+    return Recovery(answer, rule.wait_s if answer is Answer.WAIT else 0.0, reason)
+
+
+def _rule(error: MicroscopeError) -> tuple[str, Rule]:
+    for kind in type(error).__mro__:
+        name = kind.__name__.removesuffix("Error")
+        if name in TABLE:
+            return name, TABLE[name]
+    return "Microscope", TABLE["Microscope"]

@@ -1,0 +1,68 @@
+"""How each action is carried out: the only code of the controller that moves and exposes."""
+
+from __future__ import annotations
+
+from controller.decision.actions import (
+    AcquireScan,
+    Action,
+    ChooseTargets,
+    EndRun,
+    EndTarget,
+    FindFocus,
+    FindHeight,
+    Locate,
+    MeasurePattern,
+    Reconstruct,
+    SurveyTile,
+    Tilt,
+    Visit,
+    WaitFor,
+)
+from controller.decision.belief import Belief
+from controller.decision.rig import Rig
+from controller.decision.steps.align import measure_pattern, tilt
+from controller.decision.steps.follow import find_height, locate, visit
+from controller.decision.steps.scan import (
+    acquire_scan,
+    end_target,
+    find_focus,
+    reconstruct,
+)
+from controller.decision.steps.survey import choose_targets, survey_tile
+
+
+def perform(action: Action, belief: Belief, rig: Rig) -> None:  # noqa: C901  a table over the union
+    """Carry out one action; every outcome goes to the journal through ``rig.emit``.
+
+    Raises
+    ------
+    MicroscopeError
+        The instrument or its guard refused or failed; the beam is blanked.
+    """
+    match action:
+        case SurveyTile():
+            survey_tile(action, rig)
+        case ChooseTargets():
+            choose_targets(belief, rig)
+        case Visit():
+            visit(action, rig)
+        case Locate():
+            locate(action, belief, rig)
+        case FindHeight():
+            find_height(action, belief, rig)
+        case MeasurePattern():
+            measure_pattern(action, belief, rig)
+        case Tilt():
+            tilt(action, rig)
+        case FindFocus():
+            find_focus(action, belief, rig)
+        case AcquireScan():
+            acquire_scan(action, belief, rig)
+        case Reconstruct():
+            reconstruct(action, rig)
+        case EndTarget():
+            end_target(action, belief, rig)
+        case WaitFor():
+            rig.microscope.clock.sleep(action.duration_s)
+        case EndRun():
+            pass

@@ -1,0 +1,150 @@
+"""Focus beside the crystal, the 4D-STEM scan, the look at the result."""
+
+from __future__ import annotations
+
+import math
+import shutil
+
+from controller.decision.actions import AcquireScan, EndTarget, FindFocus, Reconstruct
+from controller.decision.belief import Belief
+from controller.decision.illumination import (
+    data_raster,
+    detector_for,
+    focus_raster,
+    stem_optics,
+)
+from controller.decision.rig import Rig
+from controller.hardware.errors import DiskFullError
+from controller.hardware.values import Mode, PartialPose, Purpose, StagePose
+from controller.record.events import FocusFound, Reconstructed, ScanTaken, TargetEnded
+
+BYTES_PER_ELECTRON = 4
+"""Of a stored scan, generously: 2 for the event, the rest for counts, headers, pictures."""
+SPARE_BYTES = 500_000_000
+"""Left free on the disk whatever happens."""
+
+
+def find_focus(action: FindFocus, belief: Belief, rig: Rig) -> None:
+    """Scan coarsely beside the crystal, read the defocus there, set it for the crystal."""
+    target = belief.target(action.target)
+    plan = rig.plan
+    scope = rig.microscope
+    detector = detector_for(scope.capabilities, Mode.STEM, scan=True)
+    raster = focus_raster(plan.focus)
+    nominal = plan.scan.defocus_nm
+    home = scope.stage.pose()
+    rig.move(action.target, PartialPose(x_um=action.x_um, y_um=action.y_um))
+    scope.optics.apply(
+        stem_optics(plan.scan, raster, fluence=plan.focus.fluence_e_per_A2, defocus=nominal)
+    )
+    receipt = rig.take_scan(
+        area=f"{action.target}.focus{action.attempt}",
+        purpose=Purpose.FOCUS,
+        detector=detector.name,
+        raster=raster,
+    )
+    reading = rig.eyes.focus.measure(rig.run_dir / rig.relative(receipt.uri))
+    offset = (action.x_um - target.x_um, action.y_um - target.y_um)
+    lower_nm = depth_nm(home, offset)
+    applied = nominal + (plan.scan.defocus_nm - reading.defocus_nm) - lower_nm
+    rig.move(action.target, PartialPose(x_um=home.x_um, y_um=home.y_um))
+    rig.emit(
+        FocusFound(
+            target=action.target,
+            measured_nm=reading.defocus_nm if reading.ok else 0.0,
+            sigma_nm=reading.sigma_nm if reading.ok else 0.0,
+            applied_nm=applied if reading.ok else nominal,
+            scan_path=rig.relative(receipt.uri),
+            ok=reading.ok,
+            reason=reading.reason,
+        )
+    )
+
+
+def depth_nm(pose: StagePose, offset_um: tuple[float, float]) -> float:
+    """How much further downstream a specimen point at `offset_um` lies in the tilted plane.
+
+    The z component of Rx(alpha) Ry(beta) (dx, dy, 0).
+    """
+    a, b = math.radians(pose.alpha_deg), math.radians(pose.beta_deg or 0.0)
+    dx, dy = offset_um
+    return 1e3 * (math.sin(a) * dy - math.cos(a) * math.sin(b) * dx)
+
+
+def acquire_scan(action: AcquireScan, belief: Belief, rig: Rig) -> None:
+    """The 4D-STEM scan at the crystal's centre."""
+    plan = rig.plan.scan
+    scope = rig.microscope
+    detector = detector_for(scope.capabilities, Mode.STEM, scan=True)
+    raster = data_raster(plan)
+    need = int(raster.positions * action.fluence_e_per_A2 * plan.step_A**2 * BYTES_PER_ELECTRON)
+    free = shutil.disk_usage(rig.run_dir).free
+    if free < need + SPARE_BYTES:
+        raise DiskFullError(
+            f"the scan needs {need / 1e6:.0f} MB and {SPARE_BYTES / 1e6:.0f} MB stay spare, but "
+            f"{free / 1e6:.0f} MB are free; nothing was exposed and the beam is blanked. "
+            f"Free some space and resume"
+        )
+    scope.optics.apply(
+        stem_optics(plan, raster, fluence=action.fluence_e_per_A2, defocus=action.defocus_nm)
+    )
+    receipt = rig.take_scan(
+        area=action.target, purpose=Purpose.DATA, detector=detector.name, raster=raster
+    )
+    rig.emit(
+        ScanTaken(
+            target=action.target,
+            path=rig.relative(receipt.uri),
+            frames_expected=receipt.frames_expected,
+            frames_committed=receipt.frames_committed,
+            complete=receipt.complete,
+            checksum_sha256=receipt.checksum_sha256,
+            fluence_e_per_A2=action.fluence_e_per_A2,
+            charged_e_per_A2=receipt.charged_e_per_A2,
+            pose=receipt.pose,
+            optics=receipt.optics,
+        )
+    )
+
+
+def reconstruct(action: Reconstruct, rig: Rig) -> None:
+    """Reconstruct the scan; the run waits for it in virtual time as it would in real time."""
+    folder = f"reconstructions/{action.target}"
+    reading = rig.eyes.reconstructor.reconstruct(
+        rig.run_dir / action.scan_path, rig.run_dir / folder
+    )
+    rig.microscope.clock.sleep(
+        rig.plan.reconstruction.modelled_time_s if rig.microscope.capabilities.simulated else 0.0
+    )
+    rig.emit(
+        Reconstructed(
+            target=action.target,
+            folder=folder,
+            resolution_A=reading.resolution_A,
+            frc_half_A=reading.frc_half_A,
+            lattice_limit_A=reading.lattice_limit_A,
+            defocus_nm=reading.defocus_nm,
+            thickness_nm=reading.thickness_nm,
+            passes=reading.passes,
+            stopped_because=reading.stopped_because,
+            verdict=reading.verdict,
+            ok=reading.ok,
+            reason=reading.reason,
+        )
+    )
+
+
+def end_target(action: EndTarget, belief: Belief, rig: Rig) -> None:
+    """Close the account of a crystal."""
+    target = belief.target(action.target)
+    dose = rig.microscope.dose(target.x_um, target.y_um)
+    status = action.status if action.status in ("done", "skipped", "failed") else "failed"
+    rig.emit(
+        TargetEnded(
+            target=action.target,
+            status=status,
+            reason=action.reason,
+            dose_before_scan_e_per_A2=dose.before_scan_e_per_A2,
+            dose_scan_e_per_A2=dose.total_e_per_A2 - dose.before_scan_e_per_A2,
+        )
+    )

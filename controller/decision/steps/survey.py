@@ -1,0 +1,110 @@
+"""The survey: tiles at low dose, regions in each, one queue of all."""
+
+from __future__ import annotations
+
+import math
+
+import h5py
+import numpy as np
+
+from controller.decision.actions import SurveyTile
+from controller.decision.belief import Belief
+from controller.decision.illumination import detector_for, image_optics
+from controller.decision.rig import Rig
+from controller.hardware.values import Mode, PartialPose, Purpose
+from controller.record.events import Pick, RegionsFound, TargetsChosen
+
+
+def survey_tile(action: SurveyTile, rig: Rig) -> None:
+    """Take a tile and pick regions in it."""
+    survey = rig.plan.survey
+    scope = rig.microscope
+    camera = detector_for(scope.capabilities, Mode.IMAGE)
+    rig.move(None, PartialPose(x_um=action.x_um, y_um=action.y_um))
+    scope.optics.apply(
+        image_optics(
+            scope.capabilities,
+            pixel_size_nm=survey.pixel_size_nm,
+            fluence_e_per_A2=survey.fluence_e_per_A2,
+            frame_s=survey.frame_s,
+        )
+    )
+    frame, stored = rig.take_frame(
+        area=f"S{action.tile:02d}",
+        target=None,
+        purpose=Purpose.SURVEY,
+        detector=camera.name,
+        duration_s=survey.frame_s,
+    )
+    view = rig.view(frame.data.shape, frame.optics, frame.pose)
+    seen = rig.eyes.picker.pick(
+        [frame.data],
+        detector=camera,
+        pixel_size_nm=view.pixel_size_nm,
+        incident_electrons_per_px=survey.electrons_per_px,
+    )
+    labels_path = f"regions/{stored.frame}.h5"
+    (rig.run_dir / "regions").mkdir(exist_ok=True)
+    with h5py.File(rig.run_dir / labels_path, "w") as file:
+        file.create_dataset("labels", data=seen.labels, compression="gzip")
+    picks = []
+    for pick in seen.picks:
+        x_um, y_um = view.specimen_um(pick.x_px, pick.y_px)
+        picks.append(
+            Pick(
+                x_um=x_um,
+                y_um=y_um,
+                radius_nm=pick.radius_nm,
+                score=pick.score,
+                diameter_nm=pick.diameter_nm,
+                frame=stored.frame,
+                x_px=pick.x_px,
+                y_px=pick.y_px,
+                reason=pick.reason,
+            )
+        )
+    rig.emit(
+        RegionsFound(
+            tile=action.tile,
+            frame=stored.frame,
+            picks=tuple(picks),
+            class_fractions=seen.class_fractions,
+            abstained=seen.abstained,
+            reason=seen.reason,
+            out_of_distribution=seen.out_of_distribution,
+            labels_path=labels_path,
+        )
+    )
+
+
+def choose_targets(belief: Belief, rig: Rig) -> None:
+    """Merge the picks: best first, no crystal twice, none that the plan does not want."""
+    wanted = rig.plan.targets
+    chosen: list[Pick] = []
+    rejected: list[tuple[str, str]] = []
+    for _, pick in sorted(belief.picks, key=lambda item: -item[1].score):
+        where = f"({pick.x_um:.2f}, {pick.y_um:.2f}) um"
+        twin = next((c for c in chosen if _same_crystal(c, pick)), None)
+        if pick.score < wanted.min_score:
+            rejected.append((where, f"score {pick.score:.2f} below {wanted.min_score:g}"))
+        elif pick.radius_nm < wanted.min_radius_nm:
+            rejected.append(
+                (where, f"usable radius {pick.radius_nm:.0f} nm below {wanted.min_radius_nm:g} nm")
+            )
+        elif twin is not None:
+            rejected.append((where, f"seen before at ({twin.x_um:.2f}, {twin.y_um:.2f}) um"))
+        else:
+            chosen.append(pick)
+    rig.emit(
+        TargetsChosen(
+            targets={f"T{n:02d}": pick for n, pick in enumerate(chosen, start=1)},
+            rejected=tuple(rejected),
+        )
+    )
+
+
+def _same_crystal(a: Pick, b: Pick) -> bool:
+    reach_um = max(a.diameter_nm, b.diameter_nm, 2 * a.radius_nm) / 2e3 + 0.1
+    if not np.isfinite(reach_um):
+        reach_um = 0.3
+    return a.frame != b.frame and math.hypot(a.x_um - b.x_um, a.y_um - b.y_um) < reach_um
