@@ -1,0 +1,114 @@
+"""What the scanned beam goes through: a crystal slab, its damage, its defects, its film.
+
+Damage moves each atom along a fixed random direction of its own, the farther the higher the
+fluence: a spherical Cauchy distribution, whose characteristic function exp(-2 pi gamma g) is
+exactly an exponential fading of the Bragg amplitudes with the length of g.  So the same
+atoms move on as the dose goes on, and order fades as it does in the diffraction patterns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim_microscope.scattering.atoms import Atoms, carbon_film, crystal_slab
+from sim_microscope.structures.crystal import Structure
+
+Array = NDArray[np.float64]
+
+_FARTHEST_A = 15.0
+
+
+@dataclass(frozen=True, eq=False)
+class ScanSpecimen:
+    """A crystal under the scan.
+
+    Attributes
+    ----------
+    orientation
+        Active rotation, v_column = R @ v_crystal, (3, 3).
+    disorder_A
+        Scale gamma of the Cauchy displacement; ``DamageModel.disorder_A`` gives it.
+    lost_fraction
+        Fraction of the atoms lighter than silicon that has left (mass loss).
+    missing_cells
+        Fraction of unit cells that are missing at random, whole.
+    carbon_nm
+        Support film behind the crystal.
+    frozen
+        Thermal displacements frozen in at random; otherwise the Debye-Waller factor.
+    faces
+        Half-spaces (normal x, y, z, distance in Å) in the column frame that the crystal is cut to:
+        atoms with n . r <= d stay; (m, 4).
+    origin_A
+        Where the lattice's origin lies, (x, y, z).
+    """
+
+    structure: Structure
+    orientation: Array
+    thickness_nm: float
+    disorder_A: float = 0.0
+    lost_fraction: float = 0.0
+    missing_cells: float = 0.0
+    carbon_nm: float = 0.0
+    frozen: bool = True
+    faces: Array | None = None
+    origin_A: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.thickness_nm <= 300:
+            raise ValueError(
+                f"a thickness of {self.thickness_nm:g} nm is outside 0 to 300 nm for a scan; "
+                f"nothing was simulated"
+            )
+
+    @property
+    def depth_A(self) -> float:
+        """From the entrance surface to the exit of the film, Å."""
+        return 10 * (self.thickness_nm + self.carbon_nm)
+
+    def atoms(self, extent_A: tuple[float, float], *, seed: int) -> Atoms:
+        """All atoms of a field (rows, cols) in Å, damaged; the same seed gives the same damage."""
+        thickness = 10 * self.thickness_nm
+        atoms = crystal_slab(
+            self.structure,
+            self.orientation,
+            extent_A=extent_A,
+            thickness_A=thickness,
+            origin_A=self.origin_A,
+        )
+        if self.faces is not None:
+            outside = atoms.positions_A @ self.faces[:, :3].T > self.faces[:, 3]
+            atoms = atoms.select(np.logical_not(outside.any(axis=1)))
+        n = len(atoms.atomic_number)
+        damage_rng = np.random.default_rng([seed, 3])
+        if self.disorder_A > 0:
+            direction = damage_rng.standard_normal((n, 3))
+            chi = np.abs(damage_rng.standard_normal(n))
+            by = self.disorder_A * direction / np.maximum(chi, 1e-6)[:, None]
+            length = np.linalg.norm(by, axis=1, keepdims=True)
+            atoms = atoms.displaced(by * np.minimum(1, _FARTHEST_A / np.maximum(length, 1e-12)))
+        if self.lost_fraction > 0:
+            loss_rng = np.random.default_rng([seed, 4])
+            lost = (loss_rng.random(n) < self.lost_fraction) & (atoms.atomic_number < 14)
+            atoms = atoms.select(~lost)
+        if self.missing_cells > 0:
+            atoms = atoms.select(~self._in_missing_cell(atoms, seed))
+        if self.carbon_nm > 0:
+            film = carbon_film(
+                np.random.default_rng([seed, 6]),
+                extent_A=extent_A,
+                z_A=(thickness, self.depth_A),
+            )
+            atoms = atoms.joined(film)
+        return atoms
+
+    def _in_missing_cell(self, atoms: Atoms, seed: int) -> NDArray[np.bool_]:
+        rows = self.structure.cell_A @ self.orientation.T
+        cell = np.floor((atoms.positions_A - self.origin_A) @ np.linalg.inv(rows)).astype(np.int64)
+        cell -= cell.min(axis=0)
+        shape = cell.max(axis=0) + 1
+        missing = np.random.default_rng([seed, 5]).random(tuple(shape)) < self.missing_cells
+        return np.asarray(missing[cell[:, 0], cell[:, 1], cell[:, 2]])

@@ -1,0 +1,95 @@
+"""Structure factors of every reflection within a sphere, computed once per structure.
+
+F(hkl) = sum_n o_n f_n(g) exp(-2 pi² U_n g²) exp(-2 pi i hkl . x_n) in Å, without gamma, so that
+the potential is V(r) = sum_g F_g exp(+2 pi i g . r) / volume (in units of h²/2 pi m e).
+The phase factors are separable in h, k and l, which makes the table one matrix product
+per kind of atom.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim_microscope.scattering.scattering_factors import scattering_factor_A
+from sim_microscope.structures.crystal import Structure
+
+_MAX_TABLE = 8_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class StructureFactors:
+    """Table of F and of the reflections themselves.
+
+    ``table`` is complex64 (2H+1, 2K+1, 2L+1) with (h, k, l) = (0, 0, 0) in the middle and zero
+    beyond ``g_max_per_A``.
+    """
+
+    structure: Structure
+    g_max_per_A: float
+    table: NDArray[np.complex64]
+
+    @property
+    def half(self) -> NDArray[np.int64]:
+        """H, K, L: the largest index on each axis."""
+        return (np.array(self.table.shape) - 1) // 2
+
+    @cached_property
+    def reflections(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.complex64]]:
+        """Indices hkl (n, 3), g in the crystal frame (n, 3), F (n,); extinct ones left out."""
+        flat = self.table.reshape(-1)
+        strength = np.abs(flat)
+        keep = np.flatnonzero(strength > 1e-4 * strength.max())
+        hkl = np.stack(np.unravel_index(keep, self.table.shape), axis=1) - self.half
+        g = hkl @ self.structure.reciprocal_per_A
+        return hkl.astype(np.int64), g, flat[keep]
+
+    def at(self, hkl: NDArray[np.int64]) -> NDArray[np.complex64]:
+        """F at integer hkl (..., 3); zero outside the table."""
+        half = self.half
+        inside = np.asarray((np.abs(hkl) <= half).all(axis=-1))
+        i = np.where(inside[..., None], hkl + half, 0)
+        return np.where(inside, self.table[i[..., 0], i[..., 1], i[..., 2]], 0)
+
+    @cached_property
+    def is_real(self) -> bool:
+        """True if every F is real: the origin is a centre of symmetry."""
+        return bool(np.abs(self.table.imag).max() < 1e-3 * np.abs(self.table).max())
+
+
+@lru_cache(maxsize=8)
+def structure_factors(structure: Structure, g_max_per_A: float) -> StructureFactors:
+    """Compute (once) F of every reflection with |g| <= ``g_max_per_A``."""
+    half = np.floor(g_max_per_A * np.linalg.norm(structure.cell_A, axis=1)).astype(int)
+    shape = tuple(int(n) for n in 2 * half + 1)
+    if np.prod(shape) > _MAX_TABLE:
+        raise ValueError(
+            f"{structure.name}: {np.prod(shape)} reflections within {g_max_per_A:g} 1/Å exceed "
+            f"the table of {_MAX_TABLE}; nothing was computed. Take a smaller angular range"
+        )
+    h, k, l = (np.arange(-n, n + 1) for n in half)  # noqa: E741
+    g = (
+        h[:, None, None, None] * structure.reciprocal_per_A[0]
+        + k[None, :, None, None] * structure.reciprocal_per_A[1]
+        + l[None, None, :, None] * structure.reciprocal_per_A[2]
+    )
+    g_length = np.linalg.norm(g, axis=-1)
+    table = np.zeros(shape, dtype=np.complex128)
+    kinds = np.unique(
+        np.stack([structure.atomic_number, np.round(structure.U_iso_A2, 8)], axis=1), axis=0
+    )
+    for z, u in kinds:
+        own = (structure.atomic_number == z) & np.isclose(structure.U_iso_A2, u, atol=1e-8)
+        x, y, w = structure.fractional[own].T
+        along = [np.exp(-2j * np.pi * np.outer(n, p)) for n, p in ((h, x), (k, y), (l, w))]
+        in_plane = (along[0][:, None, :] * along[1][None, :, :]).astype(np.complex64)
+        last = (along[2] * structure.occupancy[own]).astype(np.complex64)
+        phases = (in_plane.reshape(-1, own.sum()) @ last.T).reshape(shape)
+        table += phases * (
+            scattering_factor_A(int(z), g_length) * np.exp(-2 * np.pi**2 * u * g_length**2)
+        )
+    table[g_length > g_max_per_A] = 0
+    return StructureFactors(structure, g_max_per_A, table.astype(np.complex64))
