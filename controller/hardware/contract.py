@@ -148,6 +148,8 @@ class Microscope(Protocol):
         ------
         DoseLimitError, LimitError, UnsupportedError, ModeError
             Refused; the beam stayed blanked, nothing is charged.
+        AlreadyExposedError
+            The ``exposure_id`` was used and what it brought is no longer at hand.
         InterlockError
             The column is not fit; nothing is charged.
         DetectorError, StorageError
@@ -215,7 +217,11 @@ class Adapter(Protocol):
         """Prepare the detector (and the scan engine) and confirm, the beam still blanked."""
 
     def open_beam(self) -> None:
-        """Let the beam onto the specimen; starts the armed exposure."""
+        """Let the beam onto the specimen; return at once.
+
+        Starts the armed exposure, which then integrates by itself: the guard blanks when its time
+        is over and collects the frame afterwards.
+        """
 
     def blank_beam(self) -> None:
         """Take the beam off the specimen. Thread-safe, idempotent."""
@@ -224,7 +230,9 @@ class Adapter(Protocol):
         """True if blanked, None if the blanker cannot be read. Thread-safe."""
 
     def collect(self, timeout_s: float) -> RawFrame:
-        """Wait for the armed single frame.
+        """Wait for the armed single frame; the beam is blanked again by then.
+
+        If the beam was never opened since :meth:`arm`, the dark frame of the armed duration.
 
         Raises
         ------
@@ -233,7 +241,13 @@ class Adapter(Protocol):
         """
 
     def stream(self, timeout_s: float) -> Iterator[FrameBatch]:
-        """Yield the frames of the armed scan as they come; ends with the scan."""
+        """Yield the frames of the armed scan as they come; ends with the scan, or with `abort`.
+
+        Raises
+        ------
+        ExposureTimeoutError
+            The scan is not over `timeout_s` after the call.
+        """
 
     def abort(self) -> None:
         """Disarm and drain the detector. Thread-safe, idempotent."""

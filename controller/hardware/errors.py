@@ -100,6 +100,10 @@ class DoseLimitError(RefusedError):
     """The exposure would exceed a dose budget."""
 
 
+class AlreadyExposedError(RefusedError):
+    """An exposure_id was used before; the beam is not opened again for it."""
+
+
 class ApprovalRequiredError(RefusedError):
     """A person has to approve this first."""
 

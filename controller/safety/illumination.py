@@ -1,0 +1,84 @@
+"""Changing lenses and deflectors with the beam off, and believing only the read-back."""
+
+from __future__ import annotations
+
+from controller.hardware.contract import Adapter
+from controller.hardware.errors import LimitError, ModeError, UnsupportedError
+from controller.hardware.values import Mode, OpticsChange, OpticsState
+from controller.safety.blanking import BeamGuard
+
+RELATIVE_TOLERANCE = 0.05
+ABSOLUTE_TOLERANCE = {
+    "probe_current_pA": 0.05,
+    "beam_diameter_nm": 0.1,
+    "convergence_semiangle_mrad": 0.05,
+    "defocus_nm": 20.0,
+    "pixel_size_nm": 1e-3,
+    "detector_sampling_mrad": 1e-4,
+    "beam_shift_nm": 10.0,
+    "image_shift_nm": 10.0,
+    "beam_tilt_mrad": 0.1,
+    "scan_rotation_deg": 0.2,
+}
+"""What a read-back may differ from the request besides 5 %: its noise, and the lens steps."""
+
+
+class GuardedOptics:
+    """Validates a change as a whole, blanks, writes, reads back, compares."""
+
+    def __init__(self, adapter: Adapter, beam: BeamGuard) -> None:
+        self._adapter = adapter
+        self._beam = beam
+
+    def apply(self, change: OpticsChange) -> OpticsState:
+        """Do what `contract.Optics.apply` promises; the caller holds the drive lane."""
+        self._check(change)
+        if not self._beam.blank().blanked:
+            self._beam.check_trusted()
+        self._adapter.write_optics(change)
+        state = self._adapter.read_optics()
+        for name, asked in change.model_dump(exclude_none=True).items():
+            got = getattr(state, name)
+            if not _close(name, asked, got):
+                raise ModeError(
+                    f"{name} reads {_words(got)} after {_words(asked)} was asked for; the optics "
+                    f"are partly changed, the beam is blanked. Read the optics, then apply the "
+                    f"whole setting again or choose one that the instrument offers.",
+                    snapshot={"optics": state.model_dump(mode="json")},
+                )
+        return state
+
+    def _check(self, change: OpticsChange) -> None:
+        capabilities = self._adapter.capabilities
+        mode = change.mode or self._adapter.read_optics().mode
+        if mode not in capabilities.modes:
+            raise UnsupportedError(
+                f"mode {mode.value} is not among {sorted(m.value for m in capabilities.modes)}; "
+                f"nothing was changed. Choose one of these."
+            )
+        current = change.probe_current_pA
+        if current is not None and not current <= capabilities.max_current_pA:
+            raise LimitError(
+                f"probe_current_pA = {current:g} is above the {capabilities.max_current_pA:g} pA "
+                f"that the gun can give; nothing was changed. Ask for less."
+            )
+        low, high = capabilities.beam_diameter_nm
+        diameter = change.beam_diameter_nm
+        if mode is not Mode.STEM and diameter is not None and not low <= diameter <= high:
+            raise LimitError(
+                f"beam_diameter_nm = {diameter:g} is outside {low:g} .. {high:g} nm; nothing was "
+                f"changed. Choose a diameter in this range."
+            )
+
+
+def _close(name: str, asked: object, got: object) -> bool:
+    if isinstance(asked, tuple) and isinstance(got, tuple):
+        return all(_close(name, a, g) for a, g in zip(asked, got, strict=True))
+    if isinstance(asked, float) and isinstance(got, float):
+        allowed = RELATIVE_TOLERANCE * abs(asked) + ABSOLUTE_TOLERANCE[name]
+        return abs(got - asked) <= allowed
+    return asked == got
+
+
+def _words(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,122 @@
+"""A session at an instrument: adapter, dose ledger, gate and scan files, opened and closed as one.
+
+In process here.  Nothing assumes it: the ledger and the scan writer sit next to the adapter, the
+clock comes from the adapter, scans return receipts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from uuid import NAMESPACE_URL, uuid5
+
+from controller.backends.registry import OptionValue, load_adapter_factory
+from controller.hardware.clock import Clock
+from controller.hardware.contract import Adapter, DoseAuditor, Microscope
+from controller.hardware.values import StageLimits
+from controller.safety.dose import DoseLedger
+from controller.safety.gate import GuardedMicroscope
+from controller.safety.limits import DoseLimits
+from controller.server.scan_sink import NativeScanSink
+
+LEDGER_FILE = "ledger.sqlite"
+SCAN_FOLDER = "scans"
+
+
+@dataclass
+class Session:
+    """An open instrument under guard; a context manager that leaves it blanked."""
+
+    microscope: GuardedMicroscope
+    ledger: DoseLedger
+    run_dir: Path
+    _closing: ExitStack
+
+    @property
+    def clock(self) -> Clock:
+        """The one clock of this session."""
+        return self.microscope.clock
+
+    def close(self) -> None:
+        """Blank, let go of the instrument, close the ledger. Idempotent."""
+        self._closing.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_session(  # noqa: PLR0913  (the parts of a session, each named once)
+    backend: str,
+    options: Mapping[str, OptionValue],
+    *,
+    run_dir: Path,
+    dose_limits: DoseLimits,
+    site_limits: StageLimits | None = None,
+    plan_limits: StageLimits | None = None,
+    clock: Clock | None = None,
+    auditor: DoseAuditor | None = None,
+    run_uuid: str | None = None,
+) -> Session:
+    """Open the instrument called `backend` and guard it.
+
+    Parameters
+    ----------
+    backend, options
+        Name of an installed driver and what it wants to know.
+    run_dir
+        Gets ``ledger.sqlite`` and ``scans/``; created when missing.  A ledger that is there is
+        taken up: what an earlier session charged stays charged.
+    run_uuid
+        Written into scan files; derived from the name of the run folder if not given.
+
+    Raises
+    ------
+    UnknownAdapterError
+        No such driver is installed.
+    ValueError
+        The driver refuses an option.
+    LimitError
+        The limits leave no room for an axis.
+    StorageError
+        Another session keeps this ledger.
+    """
+    factory = load_adapter_factory(backend)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as opening:
+        adapter = factory(options, clock=clock, run_dir=run_dir)
+        opening.callback(_let_go, adapter)
+        ledger = opening.enter_context(
+            DoseLedger(run_dir / LEDGER_FILE, dose_limits, adapter.clock)
+        )
+        sink = NativeScanSink(
+            run_dir / SCAN_FOLDER,
+            adapter.capabilities,
+            adapter.calibration,
+            adapter.clock,
+            run_uuid=run_uuid or str(uuid5(NAMESPACE_URL, run_dir.name)),
+        )
+        microscope = GuardedMicroscope(
+            adapter, ledger, site=site_limits, plan=plan_limits, sink=sink, auditor=auditor
+        )
+        opening.callback(_blank, microscope)
+        return Session(microscope, ledger, run_dir, opening.pop_all())
+
+
+def _blank(microscope: Microscope) -> None:
+    microscope.blank("the session ends")
+
+
+def _let_go(adapter: Adapter) -> None:
+    adapter.close()
