@@ -85,7 +85,7 @@ def _dirt(rng: np.random.Generator, film: Floats, pixel_nm: float) -> Floats:
     dirt = np.zeros_like(film)
     if rng.random() < 0.35:
         return dirt
-    fractal = _fractal(rng, film.shape, rng.uniform(1.2, 1.8))
+    fractal = _fractal(rng, film.shape, rng.uniform(1.6, 2.2))
     cut = np.quantile(fractal, rng.uniform(0.93, 0.99))
     dirt += np.clip(fractal - cut, 0, None) / max(float(np.ptp(fractal)), 1e-6) * 4
     dirt *= film > 0
@@ -149,7 +149,8 @@ def _prism(
     thickness_mfp: float,
 ) -> Footprint | None:
     """Random convex polygon, extruded, with bevelled rim and a slight wedge."""
-    angles = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(4, 9))))
+    corners = int(rng.integers(4, 9))
+    angles = 2 * np.pi * (np.arange(corners) + rng.uniform(-0.35, 0.35, corners)) / corners
     stretch = np.array([1.0, rng.uniform(0.45, 1.0)])
     points = 0.55 * size_px * np.stack([np.sin(angles), np.cos(angles)], axis=1) * stretch
     turn = rng.uniform(0, np.pi)

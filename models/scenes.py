@@ -32,8 +32,8 @@ class SceneConfig:
     """Mean free path of the crystal, one material per scene."""
     crystals_per_field: tuple[int, int] = (0, 12)
     empty_share: float = 0.06
-    bar_share: float = 0.2
-    dirty_share: float = 0.65
+    bar_share: float = 0.35
+    dirty_share: float = 0.75
 
 
 @dataclass(frozen=True)
@@ -113,12 +113,14 @@ def _draw_crystals(
     least, most = config.crystals_per_field
     wanted = min(int(rng.integers(max(1, least), most + 1)), int(np.ceil(room)))
     flatness = np.exp(rng.uniform(np.log(0.06), np.log(1.0)))
-    clustering = float(rng.choice([0.0, 0.25, 0.7], p=[0.55, 0.3, 0.15]))
+    plates_nm = float(np.exp(rng.uniform(np.log(25), np.log(150)))) if rng.random() < 0.5 else 0.0
+    clustering = float(rng.choice([0.0, 0.25, 0.7], p=[0.45, 0.35, 0.2]))
     crystals: list[Footprint] = []
     centre = np.array([rng.uniform(0, ny), rng.uniform(0, nx)])
     for _ in range(wanted):
         size_nm = float(np.clip(typical_nm * np.exp(rng.normal(0, 0.35)), low, high))
-        thickness_nm = float(np.clip(size_nm * flatness * np.exp(rng.normal(0, 0.35)), 15, 1500))
+        height_nm = plates_nm or size_nm * flatness
+        thickness_nm = float(np.clip(height_nm * np.exp(rng.normal(0, 0.4)), 15, 1500))
         if crystals and rng.random() < clustering:
             away = size_nm / pixel_size_nm * rng.uniform(0.3, 1.3)
             angle = rng.uniform(0, 2 * np.pi)

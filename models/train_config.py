@@ -18,12 +18,12 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: Annotated[int, Field(ge=0)] = 1
-    steps: Annotated[int, Field(gt=0)] = 3000
+    steps: Annotated[int, Field(gt=0)] = 5500
     batch_size: Annotated[int, Field(gt=0, le=256)] = 8
     learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 3e-3
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-3
     warm_up_share: Annotated[float, Field(ge=0, le=0.5)] = 0.05
-    bright_start_share: Annotated[float, Field(ge=0, le=1)] = 0.1
+    bright_start_share: Annotated[float, Field(ge=0, le=1)] = 0.15
     """Share of the steps, at the start, at doses of at least 2 electrons per pixel."""
     average: Annotated[float, Field(ge=0, lt=1)] = 0.998
     """Decay of the running average of the weights that is shipped (0: the last weights)."""
