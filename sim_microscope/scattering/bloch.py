@@ -31,14 +31,20 @@ Array = NDArray[np.float64]
 Fade = Callable[[Array], Array]
 
 
-def kinematical_weight(
-    beams: Beams, thickness_A: float, *, volume_cubic_A: float, energy_keV: float
+def importance(
+    factors: StructureFactors, beams: Beams, thickness_A: float, *, energy_keV: float
 ) -> Array:
-    """Upper envelope of the kinematical intensity of each beam, for choosing; (n,)."""
-    lam = wavelength_A(energy_keV)
-    strength = lorentz_factor(energy_keV) * lam * np.abs(beams.F_A) / volume_cubic_A
-    width = np.sqrt(np.square(np.pi * beams.s_per_A) + 1.0 / thickness_A**2)
-    weight = np.square(strength / width)
+    """How much each beam matters, (n,); the direct beam most.
+
+    The envelope of its kinematical intensity, except that half the weight goes by the mean
+    square structure factor of a random arrangement of the same atoms (Wilson): a beam with a weak
+    F of its own is still fed by the others near a zone.
+    """
+    structure = factors.structure
+    strength = lorentz_factor(energy_keV) * wavelength_A(energy_keV) / structure.volume_cubic_A
+    f2 = np.square(np.abs(beams.F_A)) + factors.mean_square(np.hypot(*beams.g_per_A.T))
+    width2 = np.square(np.pi * beams.s_per_A) + 1.0 / thickness_A**2
+    weight = np.square(strength) * f2 / width2
     weight[0] = np.inf
     return np.asarray(weight, dtype=float)
 

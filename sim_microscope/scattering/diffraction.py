@@ -17,18 +17,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sim_microscope.scattering.bloch import Fade, beam_intensities, kinematical_weight
+from sim_microscope.scattering.bloch import Fade, beam_intensities, importance
 from sim_microscope.scattering.diffuse import add_background
-from sim_microscope.scattering.electron import wavelength_A
-from sim_microscope.scattering.ewald import Beams, beams_near_sphere
+from sim_microscope.scattering.electron import lorentz_factor, wavelength_A
+from sim_microscope.scattering.ewald import beams_near_sphere
 from sim_microscope.scattering.spot_image import paint_spots
-from sim_microscope.scattering.structure_factors import structure_factors
+from sim_microscope.scattering.structure_factors import StructureFactors, structure_factors
 from sim_microscope.structures.crystal import Structure
 from sim_microscope.structures.orientation import rotation_by_vector
 
 Array = NDArray[np.float64]
 
-_TABLE_PER_A = 2.5
 _MOST_BEAMS = 3000
 _LEAST_WEIGHT = 1e-8
 
@@ -106,28 +105,32 @@ def bragg_spots(
     *,
     energy_keV: float,
     convergence_mrad: float = 0.0,
-    g_max_per_A: float = 1.6,
-    strong_beams: int = 180,
+    g_max_per_A: float = 0.0,
+    strong_beams: int = 450,
 ) -> Spots:
     """Dynamical intensities of all Bragg beams, averaged over thickness, mosaic and convergence.
 
-    ``convergence_mrad`` is the semi-angle of the (incoherently treated) illumination.
+    ``convergence_mrad`` is the semi-angle of the (incoherently treated) illumination; beams beyond
+    ``g_max_per_A`` matter only to the others and are included as far as they do.
     """
     lam = wavelength_A(energy_keV)
+    factors = structure_factors(crystal.structure)
+    g_max_per_A = max(g_max_per_A, 1.6, factors.g_max_per_A / 2)
     spread = np.hypot(np.deg2rad(crystal.mosaic_deg), convergence_mrad * 1e-3 / 2)
     t = 10 * crystal.thickness_nm * (1 + crystal.thickness_spread * np.linspace(-0.8, 0.8, 5))
     t = np.maximum(t if crystal.thickness_spread > 0 else t[2:3], 0.1)
-    s_max = float(np.clip(8 / t.max(), 0.02, 0.08))
-    factors = structure_factors(crystal.structure, _TABLE_PER_A)
+    s_max = float(
+        np.clip(8 / t.max() + 30 * _inverse_extinction_per_A(factors, energy_keV), 0.02, 0.15)
+    )
     parts: list[tuple[Array, Array, NDArray[np.int64]]] = []
     for weight, tilt in _gaussian_cubature(float(spread)):
         orientation = rotation_by_vector(tilt) @ crystal.orientation
         beams = beams_near_sphere(
             factors, orientation, wavelength_A=lam, g_max_per_A=g_max_per_A, s_max_per_A=s_max
         )
-        beams = _most_important(
-            beams, float(t.mean()), crystal.structure.volume_cubic_A, energy_keV
-        )
+        rank = importance(factors, beams, float(t.mean()), energy_keV=energy_keV)
+        order = np.argsort(-rank, kind="stable")[:_MOST_BEAMS]
+        beams = beams.take(order[rank[order] > _LEAST_WEIGHT])
         by_thickness = beam_intensities(
             factors, beams, t, energy_keV=energy_keV, strong=strong_beams, fade=crystal.fade
         )
@@ -142,7 +145,7 @@ def diffraction_pattern(
     *,
     energy_keV: float,
     convergence_mrad: float = 0.0,
-    strong_beams: int = 180,
+    strong_beams: int = 450,
 ) -> NDArray[np.float32]:
     """Expected intensity per incident electron on each pixel, float32 ``camera.shape``.
 
@@ -154,7 +157,7 @@ def diffraction_pattern(
         crystal,
         energy_keV=energy_keV,
         convergence_mrad=convergence_mrad,
-        g_max_per_A=float(np.clip(reach, 1.2, _TABLE_PER_A)),
+        g_max_per_A=reach,
         strong_beams=strong_beams,
     )
     rows, cols = camera.to_pixels(spots.angle_mrad)
@@ -172,14 +175,10 @@ def diffraction_pattern(
     ).astype(np.float32)
 
 
-def _most_important(
-    beams: Beams, thickness_A: float, volume_cubic_A: float, energy_keV: float
-) -> Beams:
-    weight = kinematical_weight(
-        beams, thickness_A, volume_cubic_A=volume_cubic_A, energy_keV=energy_keV
-    )
-    order = np.argsort(-weight, kind="stable")[:_MOST_BEAMS]
-    return beams.take(order[weight[order] > _LEAST_WEIGHT])
+def _inverse_extinction_per_A(factors: StructureFactors, energy_keV: float) -> float:
+    """Strongest |U_g| / K, in 1/Å."""
+    scale = lorentz_factor(energy_keV) * wavelength_A(energy_keV)
+    return scale * factors.strongest_A / (np.pi * factors.structure.volume_cubic_A)
 
 
 def _gaussian_cubature(sigma_rad: float) -> list[tuple[float, Array]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sim_microscope.scattering.bloch import Fade, beam_intensities, kinematical_weight
+from sim_microscope.scattering.bloch import Fade, beam_intensities, importance
 from sim_microscope.scattering.electron import wavelength_A
 from sim_microscope.scattering.ewald import beams_near_sphere
 from sim_microscope.scattering.mean_free_path import (
@@ -35,7 +35,7 @@ def direct_beam_fraction(
     beams: int = 60,
 ) -> Array:
     """Part of the Bragg intensity left in the direct beam at each thickness, (n,) in 0..1."""
-    factors = structure_factors(structure, 2.5)
+    factors = structure_factors(structure)
     near = beams_near_sphere(
         factors,
         orientation,
@@ -44,12 +44,7 @@ def direct_beam_fraction(
         s_max_per_A=0.02,
     )
     t = np.maximum(10 * np.atleast_1d(np.asarray(thicknesses_nm, dtype=float)), 0.0)
-    weight = kinematical_weight(
-        near,
-        max(float(t.max()), 1.0),
-        volume_cubic_A=structure.volume_cubic_A,
-        energy_keV=energy_keV,
-    )
+    weight = importance(factors, near, max(float(t.max()), 1.0), energy_keV=energy_keV)
     near = near.take(np.argsort(-weight, kind="stable")[:beams])
     intensity = beam_intensities(factors, near, t, energy_keV=energy_keV, strong=beams, fade=fade)
     return intensity[:, 0]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sim_microscope.scattering.scattering_factors import scattering_factor_A
 from sim_microscope.structures.crystal import Structure
 
+_USUAL_TABLE = 1_300_000
 _MAX_TABLE = 8_000_000
 
 
@@ -54,6 +55,29 @@ class StructureFactors:
         i = np.where(inside[..., None], hkl + half, 0)
         return np.where(inside, self.table[i[..., 0], i[..., 1], i[..., 2]], 0)
 
+    def mean_square(self, g_per_A: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Wilson's mean of F², sum_n o_n f_n² exp(-4 pi² U_n g²), in Å²; like ``g_per_A``."""
+        total = np.zeros_like(g_per_A)
+        for z, u, count in self._kinds:
+            f2 = np.square(scattering_factor_A(int(z), g_per_A))
+            total += count * f2 * np.exp(-4 * np.pi**2 * u * g_per_A**2)
+        return total
+
+    @cached_property
+    def _kinds(self) -> list[tuple[float, float, float]]:
+        """(Z, U, atoms per cell) of each kind of atom."""
+        s = self.structure
+        pairs = np.stack([s.atomic_number, np.round(s.U_iso_A2, 8)], axis=1)
+        kinds, kind = np.unique(pairs, axis=0, return_inverse=True)
+        counts = np.bincount(kind.reshape(-1), s.occupancy)
+        return [(float(z), float(u), float(n)) for (z, u), n in zip(kinds, counts, strict=True)]
+
+    @cached_property
+    def strongest_A(self) -> float:
+        """Largest |F| but F(000)."""
+        strength = np.sort(np.abs(self.table).reshape(-1))
+        return float(strength[-2])
+
     @cached_property
     def is_real(self) -> bool:
         """True if every F is real: the origin is a centre of symmetry."""
@@ -61,8 +85,14 @@ class StructureFactors:
 
 
 @lru_cache(maxsize=8)
-def structure_factors(structure: Structure, g_max_per_A: float) -> StructureFactors:
-    """Compute (once) F of every reflection with |g| <= ``g_max_per_A``."""
+def structure_factors(structure: Structure, g_max_per_A: float | None = None) -> StructureFactors:
+    """Compute (once) F of every reflection with |g| <= ``g_max_per_A``.
+
+    By default the sphere holds what a pattern may need: up to 6 1/Å for small cells, 2.5 1/Å for
+    large ones, whose reflections fade sooner.
+    """
+    if g_max_per_A is None:
+        g_max_per_A = float(np.clip(np.cbrt(_USUAL_TABLE / 8 / structure.volume_cubic_A), 2.5, 6.0))
     half = np.floor(g_max_per_A * np.linalg.norm(structure.cell_A, axis=1)).astype(int)
     shape = tuple(int(n) for n in 2 * half + 1)
     if np.prod(shape) > _MAX_TABLE:
