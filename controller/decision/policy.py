@@ -87,7 +87,7 @@ def _next_target(plan: RunPlan, belief: Belief) -> Decision:
 
 
 def _end(plan: RunPlan, belief: Belief, reason: str) -> EndRun:
-    goals_met = belief.done >= plan.targets.wanted
+    goals_met = belief.done >= plan.targets.goal
     return EndRun("completed" if goals_met else "goals_missed", reason)
 
 

@@ -64,7 +64,7 @@ class Rig:
     microscope: Microscope
     eyes: Eyes
     store: RunStore
-    emit: Callable[[Event], None]
+    emit: Callable[[Event], object]
     new_id: ExposureIds
 
     @property

@@ -93,9 +93,16 @@ class TargetPlan(Frozen):
 
     wanted: Annotated[int, Field(ge=1, le=10_000)] = 4
     """The run is done when so many scans were accepted."""
+    minimum: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Fewer accepted scans than this are a finding. Default: `wanted`."""
     max_visited: Annotated[int, Field(ge=1, le=10_000)] = 40
     min_score: Annotated[float, Field(ge=0, le=1)] = 0.3
     min_radius_nm: Positive = 70.0
+
+    @property
+    def goal(self) -> int:
+        """Accepted scans with which the run counts as a success."""
+        return self.wanted if self.minimum is None else min(self.minimum, self.wanted)
 
 
 class AlignmentPlan(Frozen):

@@ -1,0 +1,231 @@
+"""Wire a night together: instrument, ledger, journal, eyes, loop, report.
+
+The one place that knows all of them.  ``run_night`` is what ``lodestem run`` and ``lodestem demo``
+call, and what a script of the user's may call.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from controller.cli.output import InputError
+from controller.decision.approval import Approver, Unattended
+from controller.decision.illumination import detector_for
+from controller.decision.night import planned_tiles, run_identity, start_night
+from controller.decision.rig import Eyes
+from controller.hardware.clock import Clock, VirtualClock, WallClock
+from controller.hardware.errors import LimitError
+from controller.hardware.values import Exposure, Mode
+from controller.plan.feasibility import problems
+from controller.plan.run import PlanError, RunMode, RunPlan
+from controller.record.events import ExposureMade, RunEnded
+from controller.record.journal import Entry, Journal
+from controller.record.report import ReportResult, build_report
+from controller.record.store import RunStore
+from controller.safety.limits import DoseLimits
+from controller.server.session import Session, open_session
+
+
+@dataclass(frozen=True)
+class NightResult:
+    """A finished night."""
+
+    run_dir: Path
+    ended: RunEnded
+    report: ReportResult
+
+
+class JournalAuditor:
+    """Writes every change of the ledger to the journal, once there is one."""
+
+    def __init__(self) -> None:
+        self.journal: Journal | None = None
+
+    def charged(self, exposure: Exposure, state: str, fluence_e_per_A2: float) -> None:
+        """Journal one change of state."""
+        if self.journal is None:
+            return
+        self.journal.append(
+            ExposureMade(
+                exposure_id=str(exposure.exposure_id),
+                area=exposure.area,
+                purpose=exposure.purpose,
+                detector=exposure.detector,
+                duration_s=exposure.duration_s,
+                state=state.upper(),
+                charged_e_per_A2=fluence_e_per_A2,
+            )
+        )
+
+
+def dose_limits(plan: RunPlan) -> DoseLimits:
+    """The plan's dose budgets as the ledger holds them."""
+    specimen = plan.budget.specimen_e_per_A2
+    if specimen is None:
+        raise PlanError("the plan was not resolved: budget.specimen_e_per_A2 is missing")
+    return DoseLimits(
+        specimen_e_per_A2=specimen,
+        before_scan_e_per_A2=plan.alignment.budget_e_per_A2,
+        data_e_per_A2=specimen,
+        area_e_per_A2={},
+    )
+
+
+def shipped_eyes(plan: RunPlan) -> Eyes:
+    """The perceptions that lodestem ships."""
+    from controller.perception.focus import ParallaxFocus
+    from controller.perception.reconstruction import PtychographyReconstructor
+    from controller.perception.regions import NetworkPicker
+    from controller.perception.tilt import StructureAligner
+
+    return Eyes(
+        picker=NetworkPicker(),
+        aligner=StructureAligner(plan.structure_path),
+        focus=ParallaxFocus(),
+        reconstructor=PtychographyReconstructor(
+            seed=plan.seed, max_passes=plan.reconstruction.max_passes
+        ),
+    )
+
+
+@contextmanager
+def open_instrument(
+    plan: RunPlan, run_dir: Path, *, clock: Clock | None = None, auditor: JournalAuditor
+) -> Iterator[Session]:
+    """Open the plan's instrument under its limits and budgets, and check the plan against it.
+
+    Raises
+    ------
+    InputError
+        Unknown driver, bad driver options, or a plan that this instrument cannot carry out.
+    """
+    from controller.backends.registry import UnknownAdapterError
+
+    if clock is None:
+        simulated = plan.instrument.backend == "sim" and not plan.instrument.options.get("realtime")
+        clock = VirtualClock() if simulated else WallClock()
+    try:
+        session = open_session(
+            plan.instrument.backend,
+            plan.instrument.options,
+            run_dir=run_dir,
+            dose_limits=dose_limits(plan),
+            plan_limits=plan.limits.stage_limits(),
+            run_uuid=run_identity(plan),
+            clock=clock,
+            auditor=auditor,
+        )
+    except (ValueError, UnknownAdapterError, LimitError) as error:
+        raise InputError(str(error), "see `lodestem doctor` for what is installed") from error
+    with session:
+        capabilities = session.microscope.capabilities
+        tiles = len(planned_tiles(plan, capabilities))
+        found = problems(plan, capabilities, session.microscope.stage.limits(), tiles=tiles)
+        if found:
+            raise InputError(
+                "this instrument cannot carry out the plan:\n  " + "\n  ".join(found),
+                "nothing was moved or exposed; correct the plan and check it with --dry-run",
+            )
+        yield session
+
+
+def run_night(
+    plan: RunPlan,
+    run_dir: Path,
+    *,
+    mode: RunMode = RunMode.UNATTENDED,
+    approver: Approver | None = None,
+    eyes: Eyes | None = None,
+    listener: Callable[[Entry], None] | None = None,
+) -> NightResult:
+    """Carry out a plan from the first survey tile to the report.
+
+    Parameters
+    ----------
+    run_dir
+        Must not hold a run yet.
+    eyes
+        Perceptions; the shipped ones by default.
+    listener
+        Called with every journal entry.
+
+    Raises
+    ------
+    InputError
+        Before anything moves: the folder is taken, or the plan cannot run here.
+    KeyboardInterrupt
+        Stopped by a person; the beam is blanked and the report is written.
+    """
+    if (run_dir / "journal.jsonl").exists():
+        raise InputError(
+            f"{run_dir} already holds a run; nothing was touched",
+            "give another --out, or read it with `lodestem report`",
+        )
+    run_dir.mkdir(parents=True, exist_ok=True)
+    auditor = JournalAuditor()
+    eyes = eyes or shipped_eyes(plan)
+    try:
+        with open_instrument(plan, run_dir, auditor=auditor) as session:
+            microscope = session.microscope
+            if (
+                mode is RunMode.UNATTENDED
+                and not microscope.capabilities.simulated
+                and microscope.capabilities.dead_man == "none"
+            ):
+                raise InputError(
+                    "unattended runs are refused: nothing blanks the beam of this instrument if "
+                    "this program dies (capability dead_man is none)",
+                    "run with --supervised, or install a watchdog",
+                )
+            camera = detector_for(microscope.capabilities, Mode.IMAGE)
+            with Journal(run_dir / "journal.jsonl", microscope.clock) as journal:
+                auditor.journal = journal
+                if listener is not None:
+                    journal.listen(listener)
+                loop = start_night(
+                    plan,
+                    microscope,
+                    journal=journal,
+                    store=RunStore(run_dir),
+                    eyes=eyes,
+                    mode=mode,
+                    approver=approver or Unattended(),
+                    blank_verified=microscope.verify_blanker(camera.name).verified,
+                )
+                with interruptible(lambda: microscope.stop("second interrupt")):
+                    ended = loop.run().ended
+    except KeyboardInterrupt:
+        if (run_dir / "journal.jsonl").exists():
+            build_report(run_dir)
+        raise
+    return NightResult(run_dir, ended, build_report(run_dir))
+
+
+@contextmanager
+def interruptible(stop: Callable[[], None]) -> Iterator[None]:
+    """First SIGINT or SIGTERM raises KeyboardInterrupt; any further one calls `stop` at once."""
+
+    def second(number: int, frame: FrameType | None) -> None:
+        stop()
+
+    def first(number: int, frame: FrameType | None) -> None:
+        for kind in kinds:
+            signal.signal(kind, second)
+        raise KeyboardInterrupt
+
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    try:
+        before = {kind: signal.signal(kind, first) for kind in kinds}
+    except ValueError:  # not the main thread: signals are somebody else's business
+        yield
+        return
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)

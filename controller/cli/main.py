@@ -1,0 +1,287 @@
+"""The program ``lodestem``: one verb per capability.
+
+Modules of the verbs are imported when a verb runs, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="lodestem",
+    help="Low-dose STEM by itself: survey, align, scan and reconstruct beam-sensitive crystals.",
+    epilog="Start with `lodestem demo`. Every command takes --help.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+config_app = typer.Typer(help="Make, check and explain plan files.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No words on stderr.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lodestem {version('lodestem')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    verbose: Annotated[
+        int, typer.Option("--verbose", "-v", count=True, help="More words; -vv for debugging.")
+    ] = 0,
+    log_file: Annotated[Path | None, typer.Option(help="Write the log here too.")] = None,
+    _show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    if log_file is not None:
+        handlers.append(logging.FileHandler(log_file))
+    logging.basicConfig(
+        level=level, handlers=handlers, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+
+
+@app.command()
+def demo(
+    seed: Annotated[int, typer.Option(min=0, help="Another seed is another night.")] = 1,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder.")] = Path("runs/demo"),
+    headless: Annotated[bool, typer.Option(help="Do not open the report.")] = False,
+    scenario: Annotated[str, typer.Option(help="Scenario of the simulator.")] = "typical",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run a small night on the simulated microscope, from survey to report.
+
+    Needs no instrument, no GPU and no plan; takes some minutes on two cores.
+    """
+    from controller.cli.night import demo_command
+
+    demo_command(
+        seed=seed, out=out, headless=headless, scenario=scenario, as_json=as_json, quiet=quiet
+    )
+
+
+@app.command()
+def run(
+    plan: Annotated[Path, typer.Argument(help="Plan file (YAML).")],
+    out: Out = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the plan and print its forecast only.")
+    ] = False,
+    rehearse: Annotated[
+        bool, typer.Option(help="Carry the plan out on the simulator instead.")
+    ] = False,
+    scenario: Annotated[str, typer.Option(help="Scenario of the rehearsal.")] = "typical",
+    supervised: Annotated[
+        bool, typer.Option(help="Ask before every tilt, exposure and scan.")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the plan's.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Carry out a plan: unattended, supervised, or rehearsed on the simulator.
+
+    Examples: `lodestem run night.yaml --dry-run`, `lodestem run night.yaml --supervised`.
+    Exits 0 when the goals are met, 5 when they are not, 6 when stopped by a person.
+    """
+    from controller.cli.night import run_command
+
+    run_command(
+        plan,
+        out=out,
+        dry_run=dry_run,
+        rehearse=scenario if rehearse else None,
+        supervised=supervised,
+        seed=seed,
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+@app.command()
+def simulate(
+    scenario: Annotated[str, typer.Argument(help="Shipped scenario, or a YAML file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the data.")],
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+    fault: Annotated[
+        list[str] | None, typer.Option(help="NAME@T: inject a fault; may be repeated.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write images, patterns, scans and truth of a scenario, for whoever wants data."""
+    from controller.cli.files import simulate_command
+
+    simulate_command(scenario, out=out, seed=seed, faults=tuple(fault or ()), as_json=as_json)
+
+
+@app.command()
+def align(
+    inputs: Annotated[list[Path], typer.Argument(help="Images or pattern stacks.")],
+    energy_keV: Annotated[float | None, typer.Option("--energy-keV")] = None,
+    inv_A_per_px: Annotated[
+        float | None, typer.Option("--inv-A-per-px", help="Camera constant, 1/A per pixel.")
+    ] = None,
+    structure: Annotated[Path | None, typer.Option(help="CIF file.")] = None,
+    zone: Annotated[str | None, typer.Option(help="Target zone axis, e.g. 0,0,1.")] = None,
+    overlay: Annotated[Path | None, typer.Option(help="Draw the fit here (PNG).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Read the tilt of a crystal from diffraction patterns.
+
+    Example: `lodestem align pattern.tif --energy-keV 300 --inv-A-per-px 0.01 --overlay fit.png`.
+    """
+    from controller.cli.files import align_command
+
+    align_command(
+        inputs,
+        energy_keV=energy_keV,
+        inv_A_per_px=inv_A_per_px,
+        structure=structure,
+        zone=zone,
+        overlay=overlay,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def segment(
+    inputs: Annotated[list[Path], typer.Argument(help="Images or image stacks.")],
+    pixel_size_nm: Annotated[float | None, typer.Option("--pixel-size-nm")] = None,
+    mode: Annotated[str | None, typer.Option(help="BF or HAADF.")] = None,
+    gain: Annotated[float | None, typer.Option(help="Detector values per electron.")] = None,
+    offset: Annotated[float | None, typer.Option(help="Detector value of no electron.")] = None,
+    out: Out = None,
+    overlay: Annotated[bool, typer.Option(help="Draw a PNG per image.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Find usable crystals in survey pictures.
+
+    Example: `lodestem segment survey.tif --pixel-size-nm 10 --mode BF --out regions --overlay`.
+    """
+    from controller.cli.files import segment_command
+
+    segment_command(
+        inputs,
+        pixel_size_nm=pixel_size_nm,
+        mode=mode,
+        gain=gain,
+        offset=offset,
+        out=out,
+        overlay=overlay,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def reconstruct(
+    data: Annotated[Path, typer.Argument(help="Scan file, described array or NumPy array.")],
+    params: Annotated[Path | None, typer.Option(help="Parameters (YAML).")] = None,
+    out: Out = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn a 4D-STEM data set into a phase image and say how good it is.
+
+    Example: `lodestem reconstruct scan.h5 --out result`.
+    """
+    from controller.cli.files import reconstruct_command
+
+    reconstruct_command(data, params=params, out=out, device=device, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def report(
+    run_dir: Annotated[Path, typer.Argument(help="Run folder.")],
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Build the report of a run anew, also of one that was stopped or still goes on."""
+    from controller.cli.night import report_command
+
+    report_command(run_dir, open_it=open_it, as_json=as_json)
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for checkpoints and weights.")],
+    config: Annotated[Path | None, typer.Option(help="Training configuration (YAML).")] = None,
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train, evaluate and export the region model; resumes from a checkpoint in the folder."""
+    from controller.cli.files import train_command
+
+    train_command(config=config, out=out, seed=seed, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def doctor(
+    recover: Annotated[
+        Path | None, typer.Option(help="Recover a scan file after a crash, in place.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check the installation, or recover a scan file.
+
+    Exits 0 when all is well, 5 with findings.
+    """
+    from controller.cli.doctor import doctor_command
+
+    doctor_command(recover=recover, as_json=as_json)
+
+
+@config_app.command("init")
+def config_init(
+    path: Annotated[Path, typer.Argument(help="New plan file.")] = Path("plan.yaml"),
+) -> None:
+    """Write a commented plan to start from; never overwrites."""
+    from controller.cli.config import init_command
+
+    init_command(path)
+
+
+@config_app.command("validate")
+def config_validate(
+    path: Annotated[Path, typer.Argument(help="Plan file.")], as_json: Json = False
+) -> None:
+    """Check a plan without an instrument; all problems at once. Exits 2 with any."""
+    from controller.cli.config import validate_command
+
+    validate_command(path, as_json=as_json)
+
+
+@config_app.command("show")
+def config_show(
+    path: Annotated[Path, typer.Argument(help="Plan file.")], as_json: Json = False
+) -> None:
+    """Print every value of a plan and where it comes from."""
+    from controller.cli.config import show_command
+
+    show_command(path, as_json=as_json)
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """Print the JSON Schema of plans, for editors."""
+    from controller.cli.config import schema_command
+
+    schema_command()
+
+
+def run_program() -> None:
+    """Entry point."""
+    app()

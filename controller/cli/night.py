@@ -1,0 +1,185 @@
+"""``lodestem demo | run | report``: nights and their reports."""
+
+from __future__ import annotations
+
+import webbrowser
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from controller.cli.approve import TerminalApprover
+from controller.cli.compose import JournalAuditor, NightResult, open_instrument, run_night
+from controller.cli.narrate import Narrator
+from controller.cli.output import Exit, InputError, Output, command
+from controller.decision.night import planned_tiles
+from controller.plan.budget import Budget
+from controller.plan.demo import demo_plan
+from controller.plan.run import InstrumentPlan, PlanError, RunMode, RunPlan
+from controller.record.journal import JournalError
+from controller.record.report import build_report
+
+_STATUS = {
+    "completed": Exit.OK,
+    "goals_missed": Exit.FINDINGS,
+    "stopped": Exit.STOPPED,
+    "interrupted": Exit.STOPPED,
+    "held": Exit.HARDWARE,
+    "fault": Exit.HARDWARE,
+}
+
+
+def demo_command(
+    *, seed: int, out: Path, headless: bool, scenario: str, as_json: bool, quiet: bool
+) -> None:
+    """Run the demo night."""
+    with command("demo", as_json=as_json, quiet=quiet) as output:
+        out = _fresh(out)
+        plan = demo_plan(seed=seed, scenario=scenario)
+        result = _night(plan, out, RunMode.UNATTENDED, output)
+        if not headless:
+            webbrowser.open(result.report.html.resolve().as_uri())
+        _finish(result, output)
+
+
+def run_command(
+    path: Path,
+    *,
+    out: Path | None,
+    dry_run: bool,
+    rehearse: str | None,
+    supervised: bool,
+    seed: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Carry out, rehearse or only check a plan."""
+    with command("run", as_json=as_json, quiet=quiet) as output:
+        plan = read_plan(path)
+        if seed is not None:
+            plan = plan.replace(seed=seed)
+        mode = RunMode.UNATTENDED
+        if rehearse is not None:
+            if supervised:
+                raise InputError("--rehearse and --supervised exclude each other")
+            mode = RunMode.REHEARSAL
+            plan = rehearsal(plan, rehearse)
+        if supervised:
+            mode = RunMode.SUPERVISED
+        out = out or Path("runs") / plan.name.replace(" ", "-")
+        if dry_run:
+            _dry_run(plan, out, output)
+            return
+        result = _night(plan, out, mode, output)
+        _finish(result, output)
+
+
+def report_command(run_dir: Path, *, open_it: bool, as_json: bool) -> None:
+    """Build the report of a run."""
+    with command("report", as_json=as_json) as output:
+        try:
+            report = build_report(run_dir)
+        except (JournalError, FileNotFoundError) as error:
+            raise InputError(str(error), "give the folder of a run") from error
+        if open_it:
+            webbrowser.open(report.html.resolve().as_uri())
+        output.result(
+            {"report": str(report.html), "json": str(report.json)},
+            str(report.html),
+        )
+
+
+def read_plan(path: Path) -> RunPlan:
+    """Read a plan file; problems become an `InputError`."""
+    try:
+        return RunPlan.from_yaml(path)
+    except PlanError as error:
+        raise InputError(
+            str(error), "nothing was moved or exposed; see `lodestem config schema`"
+        ) from error
+
+
+def rehearsal(plan: RunPlan, scenario: str) -> RunPlan:
+    """The same plan on the simulated microscope."""
+    options: dict[str, Any] = {"scenario": scenario, "seed": plan.seed}
+    return plan.replace(instrument=InstrumentPlan(backend="sim", options=options))
+
+
+def _fresh(out: Path) -> Path:
+    """`out`, or the first of out-2, out-3 ... that holds no run."""
+    candidate, number = out, 1
+    while (candidate / "journal.jsonl").exists():
+        number += 1
+        candidate = out.with_name(f"{out.name}-{number}")
+    return candidate
+
+
+def _night(plan: RunPlan, out: Path, mode: RunMode, output: Output) -> NightResult:
+    approver = TerminalApprover() if mode is RunMode.SUPERVISED else None
+    with Narrator(output, plan) as narrator:
+        try:
+            return run_night(plan, out, mode=mode, approver=approver, listener=narrator)
+        except KeyboardInterrupt:
+            output.error(
+                "stopped",
+                f"stopped by a person; the beam is blanked and what came is in {out}",
+                f"the report so far: {out / 'report.html'}",
+            )
+            raise typer.Exit(Exit.STOPPED) from None
+
+
+def _finish(result: NightResult, output: Output) -> None:
+    status = _STATUS[result.ended.outcome]
+    data = result.report.data
+    summary = {
+        "outcome": result.ended.outcome,
+        "reason": result.ended.reason,
+        "beam_blanked": result.ended.beam_blanked,
+        "simulated": data.get("simulated"),
+        "targets": data["targets"],
+        "report": str(result.report.html),
+        "report_json": str(result.report.json),
+        "run_dir": str(result.run_dir),
+    }
+    output.say(data.get("verdict", result.ended.reason))
+    output.result(summary, str(result.report.html), ok=status is Exit.OK)
+    if status is not Exit.OK:
+        raise typer.Exit(status)
+
+
+def _dry_run(plan: RunPlan, out: Path, output: Output) -> None:
+    import tempfile
+
+    # the instrument is opened, looked at and closed: nothing moves and nothing is exposed
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        open_instrument(plan, Path(scratch), auditor=JournalAuditor()) as session,
+    ):
+        tiles = len(planned_tiles(plan, session.microscope.capabilities))
+    budget = Budget.of(plan, tiles)
+    rows = [
+        f"{line.step:<22}{line.count:>6}  {line.fluence_e_per_A2:>10.3g} e/A2 on {line.where}"
+        for line in budget.lines
+    ]
+    text = "\n".join(
+        [
+            *rows,
+            f"per crystal before the scan: {budget.before_scan_e_per_A2:.3g} e/A2 "
+            f"(budget {plan.alignment.budget_e_per_A2:g})",
+            f"scan: {budget.scan_e_per_A2:g} e/A2 "
+            f"(specimen limit {plan.budget.specimen_e_per_A2:.4g})",
+            f"about {budget.hours:.2f} h and {budget.gigabytes:.3g} GB; run folder {out}",
+        ]
+    )
+    output.result(
+        {
+            "feasible": True,
+            "tiles": tiles,
+            "before_scan_e_per_A2": budget.before_scan_e_per_A2,
+            "scan_e_per_A2": budget.scan_e_per_A2,
+            "hours": budget.hours,
+            "gigabytes": budget.gigabytes,
+            "lines": [vars(line) for line in budget.lines],
+        },
+        text,
+    )

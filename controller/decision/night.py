@@ -1,0 +1,82 @@
+"""From a plan and a microscope to a running loop: checks, journal's first line, belief."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from uuid import UUID, uuid5
+
+from controller.decision.approval import Approver
+from controller.decision.belief import Belief
+from controller.decision.illumination import detector_for
+from controller.decision.loop import AgentLoop
+from controller.decision.rig import ExposureIds, Eyes, Rig
+from controller.hardware.contract import Microscope
+from controller.hardware.values import Capabilities, Mode
+from controller.perception.view import survey_tiles
+from controller.plan.run import RunMode, RunPlan
+from controller.record.events import RunStarted
+from controller.record.journal import Journal
+from controller.record.store import RunStore
+
+_RUNS = UUID("c0a1f5f2-3c0f-5d0e-8a38-9b8f5a1d7e11")
+
+
+def run_identity(plan: RunPlan) -> str:
+    """Identifier of a run: follows from the plan, so that a repeated night is the same night."""
+    return str(uuid5(_RUNS, f"{plan.fingerprint()}/{plan.seed}"))
+
+
+def planned_tiles(plan: RunPlan, capabilities: Capabilities) -> tuple[tuple[float, float], ...]:
+    """Centres of the survey tiles, stage um."""
+    camera = detector_for(capabilities, Mode.IMAGE)
+    height, width = (n * plan.survey.pixel_size_nm / 1e3 for n in camera.shape)
+    return survey_tiles(
+        plan.survey.centre_um, plan.survey.field_um, (width, height), plan.survey.overlap
+    )
+
+
+def start_night(
+    plan: RunPlan,
+    microscope: Microscope,
+    *,
+    journal: Journal,
+    store: RunStore,
+    eyes: Eyes,
+    mode: RunMode,
+    approver: Approver,
+    blank_verified: bool,
+) -> AgentLoop:
+    """Journal the start and hand back a loop that is ready to run.
+
+    The plan must have been found feasible (:mod:`controller.plan.feasibility`).
+    """
+    run_id = run_identity(plan)
+    rig = Rig(
+        plan=plan,
+        microscope=microscope,
+        eyes=eyes,
+        store=store,
+        emit=journal.append,
+        new_id=ExposureIds(run_id),
+    )
+    loop = AgentLoop(rig, journal, Belief(), mode=mode, approver=approver)
+    journal.append(
+        RunStarted(
+            run_id=run_id,
+            name=plan.name,
+            mode=mode.value,
+            seed=plan.seed,
+            plan=plan.model_dump(mode="json", by_alias=True),
+            plan_fingerprint=plan.fingerprint(),
+            capabilities=microscope.capabilities,
+            calibration=microscope.calibration,
+            stage_limits=microscope.stage.limits(),
+            pose=microscope.stage.pose(),
+            optics=microscope.optics.state(),
+            blank_verified=blank_verified,
+            program_version=version("lodestem"),
+            model_hash=eyes.picker.model_hash,
+            tiles=planned_tiles(plan, microscope.capabilities),
+        )
+    )
+    return loop

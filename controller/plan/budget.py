@@ -1,0 +1,95 @@
+"""What a plan will need, before any beam: fluence, time and bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from controller.plan.run import RunPlan
+
+MOVE_S = 6.0
+"""A stage move with its settling, typically."""
+BYTES_PER_ELECTRON = 4
+PATTERNS_PER_TARGET = 3
+PICTURES_PER_TARGET = 6
+
+
+@dataclass(frozen=True)
+class Line:
+    """One step of the run: how often, and what one costs."""
+
+    step: str
+    count: int
+    fluence_e_per_A2: float
+    """Planned, on the specimen, each time."""
+    where: str
+    seconds: float
+    megabytes: float
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The forecast of a run."""
+
+    lines: tuple[Line, ...]
+    before_scan_e_per_A2: float
+    """On a crystal, planned, everything before its scan (focus is spent beside it)."""
+    scan_e_per_A2: float
+    hours: float
+    gigabytes: float
+
+    @classmethod
+    def of(cls, plan: RunPlan, tiles: int) -> Budget:
+        """Forecast for `tiles` survey tiles and the crystals that the plan may visit.
+
+        Planned means: the ledger books up to a third more, as an upper bound.
+        """
+        visits = min(plan.targets.max_visited, max(3 * plan.targets.wanted, plan.targets.wanted))
+        scans = plan.targets.wanted
+        positions = plan.scan.shape[0] * plan.scan.shape[1]
+        electrons = positions * plan.scan.electrons_per_position
+        focus_positions = plan.focus.shape[0] * plan.focus.shape[1]
+        focus_electrons = focus_positions * plan.focus.fluence_e_per_A2 * plan.focus.step_A**2
+        lines = [
+            Line(
+                "survey tile", tiles, plan.survey.fluence_e_per_A2, "whole field",
+                MOVE_S + plan.survey.frame_s, 0.6,
+            ),
+            Line(
+                "tracking picture", PICTURES_PER_TARGET * visits,
+                plan.tracking.fluence_e_per_A2, "crystal and surroundings",
+                MOVE_S + plan.tracking.frame_s, 0.6,
+            ),
+            Line(
+                "diffraction pattern", PATTERNS_PER_TARGET * visits,
+                plan.alignment.fine_fluence_e_per_A2, "crystal",
+                MOVE_S + plan.alignment.frame_s, 0.2,
+            ),
+        ]  # fmt: skip
+        if plan.focus.enabled:
+            lines.append(
+                Line(
+                    "focus scan", scans, plan.focus.fluence_e_per_A2, "beside the crystal",
+                    2 * MOVE_S + focus_positions * plan.focus.dwell_s,
+                    focus_electrons * BYTES_PER_ELECTRON / 1e6,
+                )
+            )  # fmt: skip
+        lines.append(
+            Line(
+                "4D-STEM scan", scans, plan.scan.fluence_e_per_A2, "crystal",
+                MOVE_S + positions * plan.scan.dwell_s + plan.reconstruction.modelled_time_s,
+                electrons * BYTES_PER_ELECTRON / 1e6,
+            )
+        )  # fmt: skip
+        before = (
+            2 * plan.survey.fluence_e_per_A2
+            + PICTURES_PER_TARGET * plan.tracking.fluence_e_per_A2
+            + plan.alignment.coarse_fluence_e_per_A2
+            + (PATTERNS_PER_TARGET - 1) * plan.alignment.fine_fluence_e_per_A2
+        )
+        return cls(
+            lines=tuple(lines),
+            before_scan_e_per_A2=before,
+            scan_e_per_A2=plan.scan.fluence_e_per_A2,
+            hours=sum(line.count * line.seconds for line in lines) / 3600,
+            gigabytes=sum(line.count * line.megabytes for line in lines) / 1000,
+        )
