@@ -1,0 +1,152 @@
+"""A reconstruction on disk: ``reconstruction.h5``, pictures for people, ``summary.html``."""
+
+import json
+import os
+from importlib import metadata
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from recon.dataset import ScanHeader
+from recon.errors import ReconError
+from recon.importers import open_4d
+from recon.params import ReconstructionParams
+from recon.pictures import write_pictures
+from recon.reconstruct import Progress, reconstruct
+from recon.result import Reconstruction
+from recon.summary_page import write_summary_page
+
+
+class OutputError(ReconError):
+    """The results cannot be written where they were asked for; nothing was overwritten."""
+
+
+def reconstruct_file(
+    path: str | Path,
+    out_dir: str | Path,
+    params: ReconstructionParams | None = None,
+    *,
+    rng_seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, object]:
+    """Reconstruct a file and write every output into ``out_dir``.
+
+    Returns
+    -------
+    The summary (JSON-ready), with ``outputs``: name -> path of every file written.
+
+    Raises
+    ------
+    OutputError
+        ``out_dir`` already holds a reconstruction, or is not a folder.
+    DataError, CalibrationError
+        As ``open_4d`` and ``reconstruct``.
+    """
+    out = Path(out_dir)
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out} is a file, not a folder; choose another --out")
+    if (out / "reconstruction.h5").exists():
+        raise OutputError(
+            f"{out} already holds a reconstruction, which was not touched; choose another --out"
+        )
+    result = reconstruct(open_4d(path), params, rng_seed=rng_seed, progress=progress)
+    return write_outputs(result, out)
+
+
+def write_outputs(result: Reconstruction, out: str | Path) -> dict[str, object]:
+    """Write HDF5, PNGs, ``summary.html`` and ``summary.json``; return the summary."""
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    pictures = write_pictures(result, out)
+    write_hdf5(result, out / "reconstruction.h5")
+    write_summary_page(result, pictures, out / "summary.html")
+    files = {path.stem: str(path) for path in pictures.values()}
+    files["reconstruction"] = str(out / "reconstruction.h5")
+    files["summary"] = str(out / "summary.html")
+    summary = result.summary() | {"outputs": files}
+    text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
+    (out / "summary.json").write_text(text, encoding="utf-8")
+    return summary
+
+
+def write_hdf5(result: Reconstruction, path: Path) -> None:
+    """Write the arrays; the file appears under its name only when it is whole."""
+    beside = path.with_name(f".{path.name}.writing")
+    with h5py.File(beside, "w") as file:
+        phase = file.create_dataset("phase_rad", data=result.phase_rad)
+        phase.attrs["pixel_size_A"] = result.pixel_size_A
+        phase.attrs["scan_centre_px"] = result.scan_centre_px
+        phase.attrs["units"] = "rad"
+        slices = file.create_dataset("slices_phase_rad", data=result.slices_phase_rad)
+        slices.attrs["slab_A"] = result.calibration.thickness_A.value / len(result.slices_phase_rad)
+        file["probe"] = result.probe
+        file["probe"].attrs["sampling_A"] = result.pixel_size_A
+        file["positions_A"] = result.positions_A
+        parallax = file.create_dataset("parallax_phase_rad", data=result.parallax_phase_rad)
+        parallax.attrs["pixel_size_A"] = result.header.scan_step_A / 2
+        _write_calibration(file.create_group("calibration"), result)
+        _write_curves(file.create_group("curves"), result)
+        _write_resolution(file.create_group("resolution"), result)
+        _write_provenance(file.create_group("provenance"), result)
+    os.replace(beside, path)
+
+
+def _write_calibration(group: h5py.Group, result: Reconstruction) -> None:
+    for name, measured in result.calibration.measured().items():
+        if not name.startswith("tilt_"):
+            group[name] = measured.value
+            group[name].attrs["sigma"] = measured.sigma
+            group[name].attrs["source"] = measured.source
+    tilt = result.calibration.tilt_row_mrad, result.calibration.tilt_col_mrad
+    group["tilt_mrad"] = [axis.value for axis in tilt]
+    group["tilt_mrad"].attrs["sigma"] = [axis.sigma for axis in tilt]
+    group["tilt_mrad"].attrs["source"] = tilt[0].source
+    group["affine"] = np.array(result.calibration.affine)
+    group["affine"].attrs["sigma"] = np.nan
+    group["affine"].attrs["source"] = "nominal"
+    group["mirrored"] = result.calibration.mirrored
+
+
+def _write_curves(group: h5py.Group, result: Reconstruction) -> None:
+    group["fitted_nll_per_electron"] = np.array(result.curves.fitted)
+    group["held_out_nll_per_electron"] = np.array(result.curves.held_out)
+    group["defocus_A"] = np.array(result.curves.defocus_A)
+    if result.frc is not None:
+        group["frc_frequency_per_A"] = result.frc.frequency_A
+        group["frc"] = result.frc.correlation
+        group["frc_half_bit_threshold"] = result.frc.half_bit_threshold()
+
+
+def _write_resolution(group: h5py.Group, result: Reconstruction) -> None:
+    resolution = result.resolution
+    group["frc_half_A"] = resolution.frc_half_A
+    group["frc_0143_A"] = resolution.frc_half_A
+    group["frc_at_half_A"] = resolution.frc_at_half_A
+    group["frc_half_bit_A"] = resolution.frc_half_bit_A
+    group["lattice_limit_A"] = resolution.lattice_limit_A
+    group["effective_electrons"] = resolution.effective_electrons
+    group["spots_per_A"] = np.array([spot.q_A for spot in result.spots]).reshape(-1, 2)
+
+
+def _write_provenance(group: h5py.Group, result: Reconstruction) -> None:
+    header: ScanHeader = result.header
+    group.attrs["program"] = "lodestem"
+    group.attrs["version"] = program_version()
+    group.attrs["input"] = result.source
+    group.attrs["input_sha256"] = result.source_sha256
+    group.attrs["run_uuid"] = header.run_uuid
+    group.attrs["rng_seed"] = result.rng_seed
+    group["parameters_json"] = result.params.model_dump_json()
+    group["header_json"] = header.model_dump_json()
+    group["verdict"] = result.verdict
+    group["stopped_because"] = result.stopped_because
+    group["warnings_json"] = json.dumps(list(result.warnings), ensure_ascii=False)
+
+
+def program_version() -> str:
+    """Installed version of lodestem, or ``unknown`` from a bare source tree."""
+    try:
+        return metadata.version("lodestem")
+    except metadata.PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,95 @@
+"""Counts as the engines take them: square patterns, beam at [0, 0], one flat index per electron."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.dataset import Dataset4D
+from recon.errors import DataError
+from recon.geometry import centre_in_frame, detector_to_frame
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """Counted diffraction patterns in the frame of the computation.
+
+    ``pixel`` is ``row * n + col`` in FFT order (zero angle at [0, 0]); ``indptr`` delimits the
+    patterns; ``position`` is the flat scan index of each pattern; ``measured`` (n, n), FFT
+    order, is False where no detector pixel looked; ``offset_px`` (row, col) is how far
+    the true beam centre lies from [0, 0], less than half a pixel.
+    """
+
+    pixel: NDArray[np.int64]
+    indptr: NDArray[np.int64]
+    position: NDArray[np.int64]
+    measured: NDArray[np.bool_]
+    offset_px: tuple[float, float]
+
+    @property
+    def n(self) -> int:
+        """Pixels along each side of a pattern."""
+        return len(self.measured)
+
+    @property
+    def n_patterns(self) -> int:
+        """Number of patterns."""
+        return len(self.position)
+
+    @property
+    def n_electrons(self) -> int:
+        """Electrons in all patterns."""
+        return len(self.pixel)
+
+    def split(self, fraction: float, rng: np.random.Generator) -> tuple["Patterns", "Patterns"]:
+        """Deal every electron to the first set with probability ``fraction``, else to the second.
+
+        Binomial thinning: both sets are Poisson with means ``fraction`` and ``1 - fraction`` of
+        the original and statistically independent of each other.
+        """
+        first = rng.random(len(self.pixel)) < fraction
+        return self._take(first), self._take(~first)
+
+    def _take(self, chosen: NDArray[np.bool_]) -> "Patterns":
+        running = np.concatenate([[0], np.cumsum(chosen)])
+        return replace(self, pixel=self.pixel[chosen], indptr=running[self.indptr])
+
+
+def prepare_patterns(
+    dataset: Dataset4D, centre_px: tuple[float, float], *, mirrored: bool = False
+) -> Patterns:
+    """Flip, recentre and crop to a square; positions that were never recorded are left out.
+
+    Parameters
+    ----------
+    centre_px
+        (row, col) of zero scattering angle in the *stored* frame.
+    mirrored
+        Exchange rows and columns on top of the flips that the header declares.
+    """
+    header = dataset.header
+    data = dataset.expanded()
+    if data.n_electrons == 0:
+        raise DataError(f"{dataset.source or 'data set'}: there is not one electron in the scan")
+    row, col = detector_to_frame(header, mirrored=mirrored)
+    centre = centre_in_frame(header, centre_px, mirrored=mirrored)
+    whole = (round(centre[0]), round(centre[1]))
+    n = min(header.frame_shape)
+    n -= n % 2
+    row, col = row - whole[0], col - whole[1]
+    inside = (np.maximum(-row, -col) <= n // 2) & (np.maximum(row, col) < n // 2)
+    lookup = np.where(inside, (row % n) * n + col % n, -1)
+    measured = np.zeros(n * n, bool)
+    measured[lookup[inside]] = True
+    pixel = lookup[data.pixel]
+    count = np.diff(data.indptr)
+    kept = pixel >= 0
+    frame = np.repeat(np.arange(len(count)), count)
+    count = np.bincount(frame[kept], minlength=len(count))[data.valid]
+    return Patterns(
+        pixel=pixel[kept],
+        indptr=np.concatenate([[0], np.cumsum(count)]),
+        position=np.flatnonzero(data.valid),
+        measured=measured.reshape(n, n),
+        offset_px=(centre[0] - whole[0], centre[1] - whole[1]),
+    )

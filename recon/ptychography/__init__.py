@@ -1,0 +1,1 @@
+"""Iterative multislice ptychography on counted electrons. Importing a module here loads PyTorch."""

@@ -1,0 +1,88 @@
+"""The forward model and its adjoint, written by hand.
+
+    psi_{s+1} = F^-1[H F[t_s psi_s]],   t_s = exp(i V_s),   I = |F[t_S psi_S]|^2
+
+For a real loss L with dL/dI = f, the gradient with respect to the conjugate wave in the detector is
+f Psi; each step back multiplies with the conjugate of what the step forward multiplied with, and
+
+    dL/dV_s = 2 Im(g_s conj(t_s psi_s)),   g_s = dL/d(t_s psi_s)*.
+
+Per pattern 2S - 1 FFTs forward and as many back.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.fft import fft2, ifft2
+
+
+@dataclass
+class Waves:
+    """What the adjoint needs to remember: waves after each slice, and the wave in the detector."""
+
+    after: list[Tensor]
+    """t_s psi_s of every slice, complex64, (batch, mode, n, n)."""
+    detector: Tensor
+    """Psi, complex64, (batch, mode, n, n)."""
+
+    def intensity(self) -> Tensor:
+        """Expected electrons per pixel, float32, (batch, n, n)."""
+        real = torch.view_as_real(self.detector)
+        return real.square().sum(dim=-1).sum(dim=1)
+
+
+def forward(probes: Tensor, slices: Tensor, H: Tensor) -> Waves:
+    """Send a batch of probes through the specimen.
+
+    Parameters
+    ----------
+    probes
+        Entrance waves, complex64, (batch, mode, n, n), normalised to the electrons per pattern.
+    slices
+        Transmission functions, complex64, (slice, batch, n, n).
+    H
+        Propagator between slices, complex64, (n, n), zero frequency at [0, 0].
+    """
+    psi = probes
+    after: list[Tensor] = []
+    for s in range(len(slices)):
+        if s:
+            psi = ifft2(fft2(after[-1]).mul_(H))
+        after.append(psi * slices[s, :, None])
+    return Waves(after, fft2(after[-1], norm="ortho"))
+
+
+def backward(
+    waves: Waves, slices: Tensor, H: Tensor, factor: Tensor, *, to_probe: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Gradient of the loss by the phase of every slice, and by the conjugate entrance wave.
+
+    Parameters
+    ----------
+    factor
+        f = dL/dI, float32, (batch, n, n).
+    to_probe
+        Also return the gradient by the entrance waves.
+
+    Returns
+    -------
+    Tensor, float32, (slice, batch, n, n); Tensor, complex64, (batch, mode, n, n) or None
+    """
+    gradient = torch.empty(slices.shape, dtype=torch.float32, device=slices.device)
+    g = ifft2(waves.detector * factor[:, None], norm="ortho")
+    back = H.conj().resolve_conj()
+    entrance = None
+    for s in reversed(range(len(slices))):
+        product = torch.view_as_real(g), torch.view_as_real(waves.after[s])
+        imaginary = (
+            product[0][..., 1] * product[1][..., 0] - product[0][..., 0] * product[1][..., 1]
+        )
+        torch.sum(imaginary, dim=1, out=gradient[s]).mul_(2)
+        if s or to_probe:
+            g = g * slices[s, :, None].conj()
+        if s:
+            g = ifft2(fft2(g).mul_(back))
+        elif to_probe:
+            entrance = g
+    return gradient, entrance

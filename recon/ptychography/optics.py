@@ -1,0 +1,96 @@
+"""Probe and propagator: pure functions on FFT grids (zero frequency at [0, 0]).
+
+psi(k) = A(k) exp(-i chi(k)), chi = pi lambda (C10 |k|^2 + C12a (kx^2 - ky^2) + 2 C12b kx ky);
+positive defocus is underfocus, C10 = -defocus. Axes (row, col) = (y, x). Beam tilt (row, col) is
+the travel of the beam across the specimen per depth: free space over dz with tilt tau is
+H(k) = exp(-i pi lambda dz |k|^2 - 2 pi i dz k . tau).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A square FFT grid: ``n`` pixels of ``sampling_A`` per side, electrons of ``wavelength_A``."""
+
+    n: int
+    sampling_A: float
+    wavelength_A: float
+
+    def frequencies(self) -> tuple[Tensor, Tensor]:
+        """(ky, kx), float32, (n, n), 1/Å."""
+        k = torch.fft.fftfreq(self.n, self.sampling_A, dtype=torch.float64)
+        ky, kx = torch.meshgrid(k, k, indexing="ij")
+        return ky, kx
+
+
+@dataclass(frozen=True)
+class ProbeOptics:
+    """The illumination: aperture and aberrations at the entrance surface."""
+
+    k_edge_A: float
+    """Semi-angle of the aperture over the wavelength, 1/Å."""
+    C10_A: float
+    C12a_A: float = 0.0
+    C12b_A: float = 0.0
+    C30_A: float = 0.0
+    centre_row_A: float = 0.0
+    """Centre of the aperture, 1/Å: where the beam sits between the pixels."""
+    centre_col_A: float = 0.0
+
+
+def aberration_phase(grid: Grid, optics: ProbeOptics) -> Tensor:
+    """chi(k), float64, (n, n), radians."""
+    ky, kx = grid.frequencies()
+    ky, kx = ky - optics.centre_row_A, kx - optics.centre_col_A
+    k2 = ky.square() + kx.square()
+    lam = grid.wavelength_A
+    quadratic = (
+        optics.C10_A * k2
+        + optics.C12a_A * (kx.square() - ky.square())
+        + 2 * optics.C12b_A * kx * ky
+    )
+    return torch.pi * lam * quadratic + 0.5 * torch.pi * lam**3 * optics.C30_A * k2.square()
+
+
+def aperture(grid: Grid, optics: ProbeOptics) -> Tensor:
+    """Amplitude of the aperture with an edge one pixel wide, float64, (n, n)."""
+    ky, kx = grid.frequencies()
+    k = torch.hypot(ky - optics.centre_row_A, kx - optics.centre_col_A)
+    pixel = 1 / (grid.n * grid.sampling_A)
+    return torch.clamp((optics.k_edge_A - k) / pixel + 0.5, 0, 1).sqrt()
+
+
+def probe_spectrum(grid: Grid, optics: ProbeOptics) -> Tensor:
+    """The probe in reciprocal space, complex128, (n, n), normalised to one electron."""
+    amplitude = aperture(grid, optics)
+    psi = amplitude * torch.exp(-1j * aberration_phase(grid, optics))
+    return psi / psi.abs().square().sum().sqrt()
+
+
+def propagator(grid: Grid, distance_A: float, tilt_mrad: tuple[float, float]) -> Tensor:
+    """Free space over ``distance_A`` along a tilted beam, complex64, (n, n)."""
+    ky, kx = grid.frequencies()
+    lam = grid.wavelength_A
+    walk = ky * tilt_mrad[0] + kx * tilt_mrad[1]
+    phase = torch.pi * lam * distance_A * (ky.square() + kx.square())
+    return torch.exp(-1j * (phase + 2 * torch.pi * 1e-3 * distance_A * walk)).to(torch.complex64)
+
+
+def shifted_probes(spectrum: Tensor, grid: Grid, steps: int) -> Tensor:
+    """Probes in real space at every sub-pixel shift on a ``steps`` x ``steps`` raster.
+
+    Returns
+    -------
+    Tensor, complex64, (steps * steps, n, n)
+        Entry ``i * steps + j`` is centred on pixel (n//2 + i / steps, n//2 + j / steps).
+    """
+    ky, kx = grid.frequencies()
+    shift = (torch.arange(steps, dtype=torch.float64) / steps + grid.n // 2) * grid.sampling_A
+    along_y = torch.exp(-2j * torch.pi * shift[:, None, None] * ky)
+    along_x = torch.exp(-2j * torch.pi * shift[:, None, None] * kx)
+    ramps = (along_y[:, None] * along_x[None]).reshape(steps * steps, grid.n, grid.n)
+    return torch.fft.ifft2(spectrum * ramps, norm="ortho").to(torch.complex64)
