@@ -45,7 +45,14 @@ from controller.hardware.values import (
 from sim_microscope.column import OPERATION_S, SimulatedColumn
 from sim_microscope.detectors import CAMERA, DIFFRACTION, READOUT_S, SCAN, Detectors
 from sim_microscope.dose import ELECTRONS_PER_PA_S, TrueDose
-from sim_microscope.exposure import Running, beam_pieces, cut, electrons_between, footprint
+from sim_microscope.exposure import (
+    Running,
+    beam_pieces,
+    cut,
+    electrons_between,
+    electrons_per_frame,
+    footprint,
+)
 from sim_microscope.faults import FaultBoard
 from sim_microscope.imaging import BrightField
 from sim_microscope.optics import BEAM_DIAMETER_NM, SimulatedOptics
@@ -261,7 +268,8 @@ class SimulatedAdapter:
         """Send settings; see `SimulatedOptics.write`."""
         with self._lock:
             self._account()
-            self._optics.write(change, self._now())
+            now = self._now()
+            self._optics.write(change, now, self._column.current_factor(now))
 
     def read_health(self) -> ColumnHealth:
         """Interlocks now."""
@@ -576,29 +584,26 @@ class SimulatedAdapter:
         )
         nominal = self._optics.now.probe_current_pA
         rng = stream(self._seed, "frame", armed.number)
-        total = 0.0
-        begins = armed.from_s + np.arange(scan.positions) * scan.dwell_s
+        begins: Array = armed.from_s + np.arange(scan.positions) * scan.dwell_s
         begins += (np.arange(scan.positions) // scan.shape[1]) * scan.flyback_s
-        first = 0
-        for patterns in raster.patterns():
-            count = len(patterns)
-            times = begins[first : first + count]
-            self._clock.sleep(float(times[-1]) + scan.dwell_s - self._now())
-            if armed.aborted:
-                return
-            with self._lock:
-                electrons = np.array(
-                    [
-                        electrons_between(self._column, self._faults, nominal, t, t + scan.dwell_s)
-                        for t in times.tolist()
-                    ]
-                )
-            total += float(electrons.sum())
-            expected = patterns * electrons[:, None, None]
-            data = self._detectors.read(job.detector, expected, scan.dwell_s, rng)
-            yield FrameBatch(job.exposure_id, first, data)
-            first += count
-        self._remember(armed, armed.from_s, total, pose, raster=raster)
+        first, total = 0, 0.0
+        try:
+            for patterns in raster.patterns():
+                times = begins[first : first + len(patterns)]
+                self._clock.sleep(float(times[-1]) + scan.dwell_s - self._now())
+                if armed.aborted:
+                    return
+                with self._lock:
+                    electrons = electrons_per_frame(
+                        self._column, self._faults, nominal, times, scan.dwell_s
+                    )
+                total += float(electrons.sum())
+                expected = patterns * electrons[:, None, None]
+                data = self._detectors.read(job.detector, expected, scan.dwell_s, rng)
+                yield FrameBatch(job.exposure_id, first, data)
+                first += len(patterns)
+        finally:  # whoever listens may stop at the last frame
+            self._remember(armed, armed.from_s, total, pose, raster=raster)
 
     def _remember(
         self,

@@ -45,6 +45,7 @@ class SimulatedColumn:
         self._flashed_at_s = 0.0
         self._flashes = 0
         self._filled_at_s = 0.0
+        self._wobbles: dict[int, float] = {}
         self._openings: list[tuple[float, float]] = []
 
     # --- blanker ---------------------------------------------------------------------------
@@ -93,10 +94,8 @@ class SimulatedColumn:
         factor = max(0.05, 1 + self._spec.current_drift_per_h * hours)
         factor *= self._spec.flash_gain if self._flashes else 1.0
         if self._spec.current_noise:
-            slot, share = divmod(t_s / _NOISE_PERIOD_S, 1.0)
-            ends = [
-                stream(self._seed, "beam.noise", int(slot) + k).standard_normal() for k in (0, 1)
-            ]
+            slot, share = divmod(max(t_s, 0.0) / _NOISE_PERIOD_S, 1.0)
+            ends = [self._wobble(int(slot) + k) for k in (0, 1)]
             factor *= 1 + self._spec.current_noise * float(
                 np.clip((1 - share) * ends[0] + share * ends[1], -3, 3)
             )
@@ -105,6 +104,11 @@ class SimulatedColumn:
         if self._faults.active("current-drop", t_s):
             factor *= 0.6
         return factor if self.passes_gun(t_s) else 0.0
+
+    def _wobble(self, slot: int) -> float:
+        if slot not in self._wobbles:
+            self._wobbles[slot] = float(stream(self._seed, "beam.noise", slot).standard_normal())
+        return self._wobbles[slot]
 
     def passes_gun(self, t_s: float) -> bool:
         """Gun and high tension are on."""

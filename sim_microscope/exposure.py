@@ -63,6 +63,19 @@ def electrons_between(
     return float(nominal_pA * ELECTRONS_PER_PA_S * seconds)
 
 
+def electrons_per_frame(
+    column: SimulatedColumn, faults: FaultBoard, nominal_pA: float, starts_s: Array, dwell_s: float
+) -> Array:
+    """Electrons that left for the detector in each of the frames, like `starts_s`."""
+    first, last = float(starts_s[0]), float(starts_s[-1]) + dwell_s
+    pieces = list(beam_pieces(column, faults, first, last, seen=True))
+    if len(pieces) == 1 and pieces[0][:2] == (first, last):
+        return np.full(len(starts_s), nominal_pA * ELECTRONS_PER_PA_S * dwell_s * pieces[0][2])
+    return np.array(
+        [electrons_between(column, faults, nominal_pA, t, t + dwell_s) for t in starts_s.tolist()]
+    )
+
+
 def cut(start_s: float, end_s: float, *, moving: bool) -> list[tuple[float, float]]:
     """A time in pieces short enough for the stage's motion."""
     longest = _PIECE_MOVING_S if moving else _PIECE_STILL_S

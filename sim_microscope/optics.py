@@ -138,8 +138,14 @@ class SimulatedOptics:
         wide = 2 * abs(defocus) * s.convergence_semiangle_mrad * 1e-3
         return float(np.hypot(wide, 2 * blur) + 2 * self.scenario.optics.source_size_nm)
 
-    def write(self, change: OpticsChange, now_s: float) -> None:
+    def write(self, change: OpticsChange, now_s: float, emission: float) -> None:
         """Apply `change`.
+
+        Parameters
+        ----------
+        emission
+            Present current of the gun over the nominal one: a current that is asked for is set
+            up on the meter, so it holds now and drifts from here.
 
         Raises
         ------
@@ -157,6 +163,8 @@ class SimulatedOptics:
             for name in OpticsChange.model_fields
             if name != "mode" and (value := getattr(change, name)) is not None
         }
+        if "probe_current_pA" in named and emission > 0:
+            named["probe_current_pA"] /= emission
         settings = replace(settings, **named)
         if self.faults.active("image-shift-clip", now_s):
             x, y = (float(np.clip(v, -_CLIP_NM, _CLIP_NM)) for v in settings.image_shift_nm)
@@ -172,7 +180,7 @@ class SimulatedOptics:
                     f"in {', '.join(sorted(m.value for m in modes))}; nothing was changed. "
                     f"Name the mode in the same change"
                 )
-        ranges = {**_RANGES, "probe_current_pA": (0.002, self.scenario.beam.max_current_pA)}
+        ranges = {**_RANGES, "probe_current_pA": (1e-4, self.scenario.beam.max_current_pA)}
         for name, (low, high) in ranges.items():
             value = getattr(change, name)
             if value is not None and not low <= value <= high:
