@@ -19,13 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.record.report.files import inside, list_files
+from controller.record.report.ledger import read_map
 from controller.record.report.page import render
 from controller.record.report.pictures import Album
 from controller.record.report.sections import Desk, load_frame
 from controller.record.report.story import Night, read_night
 from controller.record.report.summary import summarise
 from controller.record.report.survey import Tile
-from controller.record.report.truth import Truth, read_truth
+from controller.record.report.truth import TargetTruth, Truth, read_truth
+from controller.safety.dose_map import DoseMap
 
 JOURNAL = "journal.jsonl"
 LEDGER = "ledger.sqlite"
@@ -68,7 +70,7 @@ def build_report(run_dir: Path) -> ReportResult:
     truth = _truth(run_dir, night, problems)
     dose_map = _dose_map(run_dir, problems)
     dose_check = truth.dose_check(dose_map) if truth and dose_map else None
-    truths = truth.of_targets(night) if truth else {}
+    truths = _truths(run_dir, night, truth) if truth else {}
     files = list_files(run_dir, night)
     problems += [f"{file.path} ({file.what}) is {file.check}" for file in files
                  if file.check == "differs"]  # fmt: skip
@@ -110,12 +112,26 @@ def _truth(run_dir: Path, night: Night, problems: list[str]) -> Truth | None:
         return None
 
 
-def _dose_map(run_dir: Path, problems: list[str]) -> Any | None:  # noqa: ANN401
+def _truths(run_dir: Path, night: Night, truth: Truth) -> dict[str, TargetTruth]:
+    """What the targets really were, by name, for those of which a pattern was read."""
+    found = {}
+    for name, story in night.targets.items():
+        fits = story.answered_fits
+        if fits:
+            ids = [_exposure_of(run_dir, night, fit.frame) for fit in (fits[0], fits[-1])]
+            found[name] = truth.of_target(*ids)
+    return found
+
+
+def _exposure_of(run_dir: Path, night: Night, name: str) -> str | None:
+    frame = load_frame(run_dir, night, name)
+    return None if frame is None else str(frame.header.get("exposure_id"))
+
+
+def _dose_map(run_dir: Path, problems: list[str]) -> DoseMap | None:
     path = run_dir / LEDGER
     if not path.is_file():
         return None
-    from controller.record.report.ledger import read_map
-
     try:
         return read_map(path)
     except (sqlite3.Error, ValueError, TypeError) as error:

@@ -106,6 +106,8 @@ class DoseBar:
     label: str
     spent_e_per_A2: float
     budget_e_per_A2: float | None
+    is_limit: bool = True
+    """False: what was planned; more than that is no breach (charges are upper bounds)."""
 
 
 def dose_bar(bar: DoseBar) -> ET.Element:
@@ -122,7 +124,7 @@ def dose_bar(bar: DoseBar) -> ET.Element:
     add(root, "rect", x=2, y=2, width=within * scale, height=8, class_="within")
     if budget is not None and bar.spent_e_per_A2 > budget:
         add(root, "rect", x=2 + budget * scale, y=2, width=(bar.spent_e_per_A2 - budget) * scale,
-            height=8, class_="beyond")  # fmt: skip
+            height=8, class_="beyond" if bar.is_limit else "extra")  # fmt: skip
     if budget is not None:
         x = 2 + budget * scale
         add(root, "line", x1=x, x2=x, y1=0, y2=12, class_="limit")

@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 from xml.etree import ElementTree as ET
 
-import numpy as np
-
 from controller.hardware.values import OpticsState
 from controller.record.events import TiltFitted
 from controller.record.report.pictures import Album, Array, framed, log_grey
@@ -38,7 +36,13 @@ def laue_ellipse(
 
 
 def pattern_drawing(
-    album: Album, name: str, electrons: Array, optics: OpticsState, fit: TiltFitted
+    album: Album,
+    name: str,
+    electrons: Array,
+    optics: OpticsState,
+    fit: TiltFitted,
+    *,
+    reach_px: float,
 ) -> tuple[ET.Element, str]:
     """The pattern with its overlay, and the path of the clean full-size picture.
 
@@ -46,8 +50,11 @@ def pattern_drawing(
     ----------
     electrons
         Counts, (row, col).
+    reach_px
+        Farthest spot from the direct beam that has to be seen; the same for all patterns of a
+        crystal, so that they can be compared.
     """
-    left, top, right, bottom = _window(electrons.shape, fit)
+    left, top, right, bottom = _window(electrons.shape, fit.centre_px, reach_px)
     picture = album.keep(name, log_grey(electrons[top:bottom, left:right]))
     root = framed(picture, _in_words(fit), origin_px=(left, top), css="picture pattern")
     unit = (right - left) / 100
@@ -90,15 +97,27 @@ def _draw_beam(root: ET.Element, centre: tuple[float, float], unit: float) -> No
         add(root, "line", x1=near[0], y1=near[1], x2=far[0], y2=far[1], class_="beam")
 
 
-def _window(shape: tuple[int, ...], fit: TiltFitted) -> tuple[int, int, int, int]:
+def spot_reach_px(fits: list[TiltFitted]) -> float:
+    """Distance along an axis from the direct beam to the farthest spot of any of the fits."""
+    return max(
+        (
+            max(abs(x - fit.centre_px[0]), abs(y - fit.centre_px[1]))
+            for fit in fits
+            for x, y in fit.spots_px
+        ),
+        default=math.inf,
+    )
+
+
+def _window(
+    shape: tuple[int, ...], centre: tuple[float, float], reach_px: float
+) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) around the direct beam that holds the spots with some margin."""
     rows, cols = shape
-    cx, cy = fit.centre_px
-    if not (fit.spots_px and 0 <= cx < cols and 0 <= cy < rows):
+    cx, cy = centre
+    if not (math.isfinite(reach_px) and 0 <= cx < cols and 0 <= cy < rows):
         return 0, 0, cols, rows
-    spots = np.asarray(fit.spots_px) - (cx, cy)
-    half = math.ceil(1.2 * float(np.abs(spots).max())) + 4
-    half = max(half, min(rows, cols) // 4)
+    half = max(math.ceil(1.15 * reach_px) + 4, min(rows, cols) // 4)
     left, right = max(0, int(cx) - half), min(cols, int(cx) + half + 1)
     top, bottom = max(0, int(cy) - half), min(rows, int(cy) + half + 1)
     return left, top, right, bottom

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,11 +42,18 @@ class Phase:
     pixel_size_A: float
     centre_px: tuple[float, float]
     """(row, col) of the middle of the scan."""
+    scan_field: tuple[slice, slice] | None = None
+    """The largest upright rectangle inside the scan, where the file tells."""
     resolution: dict[str, float] = field(default_factory=dict)
     curves: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def field_of(self, size_A: tuple[float, float]) -> Array:
-        """The scanned field only, (row, col); everything if that cannot be cut."""
+        """The scanned field only, (row, col); everything if that cannot be cut.
+
+        `size_A` is (rows, columns) of the raster, for files that do not tell where it lies.
+        """
+        if self.scan_field is not None and min(self.phase_rad[self.scan_field].shape) >= 8:
+            return self.phase_rad[self.scan_field]
         half = [size / self.pixel_size_A / 2 for size in size_A]
         top, left = (max(0, round(c - h)) for c, h in zip(self.centre_px, half, strict=True))
         bottom, right = (round(c + h) for c, h in zip(self.centre_px, half, strict=True))
@@ -112,9 +120,28 @@ def read_phase(folder: Path) -> Phase:
             phase,
             float(data.attrs["pixel_size_A"]),
             (float(centre[0]), float(centre[1])),
+            _scan_field(file),
             _numbers(file.get("resolution")),
             _curves(file.get("curves")),
         )
+
+
+def _scan_field(file: Any) -> tuple[slice, slice] | None:  # noqa: ANN401  h5py is untyped
+    """Where the scan lies upright in ``/phase_rad``, from its positions."""
+    from recon.geometry import scanned_rectangle
+
+    try:
+        header = json.loads(file["provenance/header_json"][()])
+        rows, cols = (int(n) for n in header["scan_shape"])
+        positions = np.asarray(file["positions_A"], dtype=float).reshape(rows, cols, 2)
+        data = file["phase_rad"]
+        centre = tuple(float(c) for c in data.attrs["scan_centre_px"])
+        matrix = np.stack([positions[1, 0] - positions[0, 0], positions[0, 1] - positions[0, 0]], 1)
+        return scanned_rectangle(
+            (rows, cols), matrix, float(data.attrs["pixel_size_A"]), (centre[0], centre[1])
+        )
+    except (KeyError, ValueError, IndexError, np.linalg.LinAlgError):
+        return None
 
 
 def phase_drawing(

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from controller.record.events import Located, Moved, TiltFitted
 from controller.record.report.charts import Curve, DoseBar, clock_time, dose_bar, line_plot
 from controller.record.report.files import inside
-from controller.record.report.patterns import pattern_drawing
+from controller.record.report.patterns import pattern_drawing, spot_reach_px
 from controller.record.report.pictures import Album
 from controller.record.report.scans import (
     Phase,
@@ -25,6 +26,8 @@ from controller.record.report.story import Night, TargetStory
 from controller.record.report.survey import Tile, crop_drawing
 from controller.record.report.svg import markup
 from controller.record.store import StoredFrame, read_frame
+
+_GREEK = {"alpha_deg": "α", "beta_deg": "β"}
 
 
 @dataclass(frozen=True)
@@ -160,12 +163,19 @@ def _pattern(
         made.problems.append(f"the pattern {fit.frame} cannot be read")
         return
     name = f"{story.name}-{titles[1]}"
-    drawing, file = pattern_drawing(desk.album, name, frame.electrons, stored.optics, fit)
+    drawing, file = pattern_drawing(
+        desk.album,
+        name,
+        frame.electrons,
+        stored.optics,
+        fit,
+        reach_px=spot_reach_px(story.answered_fits),
+    )
     if fit.answered:
         caption = (
             f"{fit.misorientation_deg:.2f}° from {zone_words(fit)}, 68 % within "
             f"{fit.sigma_mrad:.2f} mrad; {len(fit.spots_px)} spots used. "
-            f"α {stored.pose.alpha_deg:+.2f}°, β {stored.pose.beta_deg or 0:+.2f}°, "
+            f"α {signed(stored.pose.alpha_deg)}°, β {signed(stored.pose.beta_deg)}°, "
             f"{stored.charged_e_per_A2:.3f} e/Å² charged."
         )
     else:
@@ -220,7 +230,7 @@ def _scan_and_phase(desk: Desk, story: TargetStory, made: Section) -> None:
                 f"{field_A[1] / 10:.1f} × {field_A[0] / 10:.1f} nm, "
                 f"{pictures.electrons_per_pattern:.0f} electrons per pattern, "
                 f"planned {scan.fluence_e_per_A2:.0f} e/Å², defocus "
-                f"{scan.optics.defocus_nm:+.1f} nm.{whole}"
+                f"{signed(scan.optics.defocus_nm, 1)} nm.{whole}"
             )
             made.figures.append(
                 Figure("4D-STEM: virtual bright field", markup(pictures.virtual), caption,
@@ -278,7 +288,17 @@ def _curves(phase: Phase) -> list[Figure]:
         ]
         if curves:
             plot = line_plot(curves, x_label="1/Å", y_label="FRC", levels=(0.143, 0.5))
-            figures.append(Figure("Fourier ring correlation", markup(plot), ""))
+            caption = "Two reconstructions from independent halves of the electrons."
+            figures.append(Figure("Fourier ring correlation", markup(plot), caption))
+    losses = [
+        Curve(key.split("_nll")[0].replace("_", " "), np.arange(1.0, len(y) + 1), y)
+        for key, y in phase.curves.items()
+        if "nll" in key and len(y) > 1
+    ]
+    if losses:
+        plot = line_plot(losses, x_label="pass", y_label="−log L per electron")
+        caption = "On the electrons that were fitted, and on those held out."
+        figures.append(Figure("Convergence", markup(plot), caption))
     return figures
 
 
@@ -295,8 +315,8 @@ def _moves(night: Night, story: TargetStory) -> list[MoveRow]:
                 MoveRow(
                     time,
                     "pattern",
-                    f"{pose.alpha_deg:+.2f}" if pose else "",
-                    f"{pose.beta_deg or 0:+.2f}" if pose else "",
+                    signed(pose.alpha_deg) if pose else "",
+                    signed(pose.beta_deg) if pose else "",
                     f"{event.misorientation_deg:.3f} ± {event.sigma_mrad * 0.0573:.3f}"
                     if event.answered
                     else "not read",
@@ -308,7 +328,11 @@ def _moves(night: Night, story: TargetStory) -> list[MoveRow]:
             )
         elif isinstance(event, Moved) and _tilts(event):
             asked, got = event.requested, event.achieved
-            residual = ", ".join(f"{k} {v:+.3f}" for k, v in event.residual.items() if "deg" in k)
+            residual = ", ".join(
+                f"{_GREEK.get(key, key)} {signed(value, 3)}"
+                for key, value in event.residual.items()
+                if key in _GREEK
+            )
             rows.append(
                 MoveRow(
                     time,
@@ -328,22 +352,37 @@ def _tilts(moved: Moved) -> bool:
 
 
 def _asked_got(asked: float | None, got: float | None) -> str:
-    if asked is None:
-        return f"{got or 0:+.2f}"
-    return f"{asked:+.2f} → {got or 0:+.2f}"
+    return signed(got) if asked is None else f"{signed(asked)} → {signed(got)}"
+
+
+def signed(value: float | None, digits: int = 2) -> str:
+    """With its sign, a true minus for negative ones."""
+    return f"{value or 0.0:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _bars(night: Night, record: dict[str, Any]) -> list[Bar]:
     before, scan = record["alignment_dose_e_per_A2"], record["scan_dose_e_per_A2"]
     wanted = [
-        ("before the scan", before, night.planned_number("alignment", "budget_e_per_A2")),
-        ("scan", scan, night.planned_number("scan", "fluence_e_per_A2")),
-        ("all, of what the specimen may get", before + scan,
-         night.planned_number("budget", "specimen_e_per_A2")),
-    ]  # fmt: skip
+        DoseBar(
+            "before the scan, of its budget",
+            before,
+            night.planned_number("alignment", "budget_e_per_A2"),
+        ),
+        DoseBar(
+            "scan, of what was planned",
+            scan,
+            night.planned_number("scan", "fluence_e_per_A2"),
+            is_limit=False,
+        ),
+        DoseBar(
+            "both, of what the specimen may get",
+            before + scan,
+            night.planned_number("budget", "specimen_e_per_A2"),
+        ),
+    ]
     return [
-        Bar(label, markup(dose_bar(DoseBar(label, spent, budget))), spent, budget)
-        for label, spent, budget in wanted
+        Bar(bar.label, markup(dose_bar(bar)), bar.spent_e_per_A2, bar.budget_e_per_A2)
+        for bar in wanted
     ]
 
 

@@ -167,8 +167,7 @@ def _target(night: Night, story: TargetStory, truth: TargetTruth | None) -> dict
         "misorientation_after_sigma_mrad": fits[-1].sigma_mrad if fits else None,
         "misorientation_before_true_deg": truth.before_deg if truth else None,
         "misorientation_after_true_deg": truth.after_deg if truth else None,
-        "structure_true": truth.structure if truth else None,
-        "crystal_true": truth.crystal if truth else None,
+        "truth": _truth(truth),
         "tilt_moves": len(story.tilt_moves),
         "patterns": len(story.fits),
         "patterns_answered": len(fits),
@@ -188,6 +187,19 @@ def _target(night: Night, story: TargetStory, truth: TargetTruth | None) -> dict
             "scan": scan.path if scan else None,
             "reconstruction": result.folder if result else None,
         },
+    }
+
+
+def _truth(truth: TargetTruth | None) -> dict[str, Any] | None:
+    """From the simulator, for the curious; null at a real microscope."""
+    if truth is None:
+        return None
+    return {
+        "crystal": truth.crystal,
+        "structure": truth.structure,
+        "role": truth.role,
+        "thickness_nm": truth.thickness_nm,
+        "fluence_e_per_A2": truth.fluence_e_per_A2,
     }
 
 

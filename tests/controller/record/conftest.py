@@ -28,6 +28,7 @@ from controller.hardware.values import (
     StageLimits,
     StagePose,
 )
+from controller.perception.view import View
 from controller.record.events import (
     Answered,
     Event,
@@ -96,9 +97,7 @@ class Night:
             adapter_version="1",
             simulated=True,
             axes=dict.fromkeys(Axis, axis),
-            blank=BlankInfo(
-                latency_s=0.001, readable=True, independent=True, kind="electrostatic"
-            ),
+            blank=BlankInfo(latency_s=0.001, readable=True, independent=True, kind="electrostatic"),
             current_from="gun",
             max_current_pA=300,
             detectors=(detector,),
@@ -194,10 +193,11 @@ class Night:
         (self.folder / "regions").mkdir(exist_ok=True)
         with h5py.File(self.folder / "regions" / f"{name}.h5", "w") as file:
             file["labels"] = labels
+        view = View((401, 361), 10.0, self.calibration, pose())
         picks = tuple(
             Pick(
-                x_um=0.1 * index,
-                y_um=-0.2 * index,
+                x_um=view.specimen_um(x, y)[0],
+                y_um=view.specimen_um(x, y)[1],
                 radius_nm=150.0,
                 score=0.9 - 0.1 * index,
                 diameter_nm=360.0,
@@ -444,23 +444,24 @@ def _pattern(
     rng: np.random.Generator, tilt_mrad: np.ndarray, centre: tuple[float, float]
 ) -> tuple[np.ndarray, tuple[tuple[float, float], ...]]:
     """A kinematical square-lattice pattern of a thin crystal, and its brightest spots."""
-    rows, cols = np.indices((251, 263))
-    mean = np.full(rows.shape, 0.02)
+    mean = np.full((251, 263), 0.02)
     spots = []
     p = tilt_mrad * 1e-3
-    for h in range(-24, 25):
-        for k in range(-24, 25):
-            g = np.array([h, k]) * 0.0683
-            g2 = float(g @ g)
-            excitation = float(p @ g) - g2 / (2 * K_INV_A)
-            shape = np.sinc(excitation * 300.0) ** 2 * np.exp(-1.2 * g2)
-            x, y = centre[0] + g[0] / INV_A_PER_PX, centre[1] + g[1] / INV_A_PER_PX
-            if not (3 < x < 260 and 3 < y < 248):
-                continue
-            height = 900.0 if h == k == 0 else 30.0 * shape
-            mean += height * np.exp(-0.5 * ((cols - x) ** 2 + (rows - y) ** 2) / 1.1)
-            if height > 3 and (h, k) != (0, 0):
-                spots.append((round(float(x), 2), round(float(y), 2)))
+    for h, k in np.ndindex(49, 49):
+        g = np.array([h - 24, k - 24]) * 0.0683
+        g2 = float(g @ g)
+        excitation = float(p @ g) - g2 / (2 * K_INV_A)
+        x, y = centre[0] + g[0] / INV_A_PER_PX, centre[1] + g[1] / INV_A_PER_PX
+        if not (4 < x < 258 and 4 < y < 246):
+            continue
+        direct = g2 == 0
+        height = 900.0 if direct else 30.0 * np.sinc(excitation * 300.0) ** 2 * np.exp(-1.2 * g2)
+        top, left = int(y) - 3, int(x) - 3
+        rows, cols = np.indices((8, 8))
+        spot = np.exp(-0.5 * ((cols + left - x) ** 2 + (rows + top - y) ** 2) / 1.1)
+        mean[top : top + 8, left : left + 8] += height * spot
+        if height > 3 and not direct:
+            spots.append((round(float(x), 2), round(float(y), 2)))
     return rng.poisson(mean).astype(np.uint16), tuple(spots)
 
 

@@ -13,5 +13,6 @@ def test_the_verdict_counts_every_target_and_names_the_best(a_night: Any) -> Non
 
 def test_x(a_night: Any) -> None:
     import shutil
+
     build_report(a_night.folder)
     shutil.copytree(a_night.folder, Path("/tmp/fixture-run"), dirs_exist_ok=True)
