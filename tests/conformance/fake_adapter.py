@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 import numpy as np
+
 from controller.hardware.clock import VirtualClock
 from controller.hardware.errors import ArmFailedError, ExposureTimeoutError
 from controller.hardware.values import (
@@ -65,7 +66,7 @@ def good_health(**changes: object) -> ColumnHealth:
         "not_refilling",
         "no_flash_due",
     ]
-    health = ColumnHealth(**dict.fromkeys(names, GOOD), holder_id="holder-1", probe_current_pA=10.0)
+    health = ColumnHealth(**dict.fromkeys(names, GOOD), holder_id="holder-1")
     return health.replace(**changes)
 
 
@@ -275,9 +276,10 @@ class FakeAdapter:
         self.optics = self.optics.replace(**(changes | self.faults.optics_clamp))
 
     def read_health(self) -> ColumnHealth:
+        changes: dict[str, object] = {"probe_current_pA": self.true_current_pA()}
         if not self.valve_open:
-            return self.health.replace(valve_open=HealthReading(condition=Condition.BAD))
-        return self.health
+            changes["valve_open"] = HealthReading(condition=Condition.BAD)
+        return self.health.replace(**changes)
 
     def run_operation(self, operation: LongOperation) -> LongOperationResult:
         self.note(operation.value)
