@@ -1,8 +1,8 @@
 """The simulated microscope behind the driver contract.
 
-`SimulatedAdapter` joins stage, optics, column, specimen and detectors, keeps the one lock, lives by
-the clock it is given, and books the true dose.  Nothing here sleeps but through the clock, and
-no random number depends on anything but the seed, counts and simulated instants.
+`SimulatedAdapter` puts a `World` behind one lock and one clock, and plays the protocol of arming,
+opening, collecting and blanking, with the faults of a detector's link.  It sleeps through the
+clock only, never with the lock held.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from controller.hardware.errors import (
 from controller.hardware.values import (
     Axis,
     AxisState,
-    BlankInfo,
     Calibration,
     Capabilities,
     ColumnHealth,
@@ -34,43 +33,25 @@ from controller.hardware.values import (
     FrameBatch,
     LongOperation,
     LongOperationResult,
-    Mode,
     OpticsChange,
     OpticsState,
     RawFrame,
-    ScanInfo,
     StageLimits,
     StagePose,
 )
-from sim_microscope.column import OPERATION_S, SimulatedColumn
-from sim_microscope.detectors import CAMERA, DIFFRACTION, READOUT_S, SCAN, Detectors
-from sim_microscope.dose import ELECTRONS_PER_PA_S, TrueDose
-from sim_microscope.exposure import (
-    Running,
-    beam_pieces,
-    cut,
-    electrons_between,
-    electrons_per_frame,
-    footprint,
-)
+from sim_microscope.capabilities import describe
+from sim_microscope.column import OPERATION_S
+from sim_microscope.detectors import READOUT_S
+from sim_microscope.exposure import Running, electrons_per_frame
 from sim_microscope.faults import FaultBoard
-from sim_microscope.imaging import BrightField
-from sim_microscope.optics import BEAM_DIAMETER_NM, SimulatedOptics
 from sim_microscope.options import Options, PacedClock, read_options
-from sim_microscope.pattern import disc_contents, pattern_per_electron
 from sim_microscope.randomness import stream
-from sim_microscope.raster import BATCH, prepare_raster
-from sim_microscope.scenario import Scenario
-from sim_microscope.specimen import Specimen, TruePose
-from sim_microscope.stage import SimulatedStage
-from sim_microscope.truth import ExposureTruth, Truth
-from sim_microscope.wear import Wear
+from sim_microscope.raster import BATCH
+from sim_microscope.specimen import TruePose
+from sim_microscope.truth import Truth
+from sim_microscope.world import Shutter, World
 
 Array = NDArray[np.float64]
-
-_CHARGING_UM_PER_FLUX = 2.0
-"""Image shift per e/Å²/s under the charging fault."""
-_BLUR_STEPS = 5
 
 
 @dataclass
@@ -117,31 +98,17 @@ class SimulatedAdapter:
     """Implements ``controller.hardware.contract.Adapter`` on simulated physics."""
 
     def __init__(self, options: Options, clock: Clock, run_dir: Path | None) -> None:
-        scenario: Scenario = options.scenario
-        self._scenario = scenario
-        self._seed = options.seed
+        self._world = World(options)
         self._clock = clock
         self._origin_s = clock.now_s()
         self._run_dir = run_dir
         self._lock = threading.RLock()
-        self._faults = FaultBoard((*scenario.faults, *options.faults), options.seed)
-        self._stage = SimulatedStage(scenario.stage, options.seed, self._faults)
-        self._optics = SimulatedOptics(scenario, options.seed, self._faults)
-        self._column = SimulatedColumn(scenario.beam, options.seed, self._faults)
-        self._specimen = Specimen(scenario, options.seed)
-        self._detectors = Detectors(scenario.detectors, options.seed)
-        self._images = BrightField(
-            self._specimen, scenario.energy_keV, scenario.optics.objective_aperture_mrad
-        )
-        dose = TrueDose()
-        self._wear = Wear(dose, scenario.damage)
-        self._truth = Truth(self._specimen, self._optics.true, dose, self._faults.struck)
+        self._capabilities = describe(self._world)
         self._armed: _Armed | None = None
         self._running: Running | None = None
         self._late: RawFrame | None = None
         self._last_job: DetectorJob | None = None
         self._number = 0
-        self._accounted_s = 0.0
         self._closed = False
 
     # --- what it is ------------------------------------------------------------------------
@@ -149,44 +116,12 @@ class SimulatedAdapter:
     @property
     def capabilities(self) -> Capabilities:
         """What this instrument can do."""
-        spec = self._scenario
-        play = max(spec.stage.x.play, spec.stage.y.play)
-        wander = (play / 3.5, spec.stage.x.repeatability, spec.optics.mode_offset_nm * 1e-3, 0.03)
-        return Capabilities(
-            vendor="lodestem",
-            model=f"simulated column ({spec.name})",
-            api="in process",
-            adapter_version="1",
-            simulated=True,
-            axes=self._stage.axes(),
-            blank=BlankInfo(
-                latency_s=spec.beam.blank_latency_s,
-                readable=True,
-                independent=True,
-                kind="electrostatic",
-            ),
-            current_from="gun",
-            current_relative_sigma=float(np.hypot(spec.beam.read_noise, spec.beam.current_noise)),
-            max_current_pA=1.4 * spec.beam.max_current_pA,
-            detectors=self._detectors.describe(),
-            scan=ScanInfo(max_shape=(1024, 1024), min_dwell_s=1e-5),
-            modes=frozenset(Mode),
-            beam_diameter_nm=BEAM_DIAMETER_NM,
-            beam_tail_factor=1 + 4 * spec.beam.edge_share,
-            position_sigma_nm=1e3 * float(np.linalg.norm(wander)),
-            eucentric_sigma_um=float(
-                np.hypot(
-                    spec.specimen.film.height_sigma_um, abs(spec.specimen.film.height_offset_um)
-                )
-            ),
-            long_operations=frozenset(LongOperation),
-            dead_man="none",
-        )
+        return self._capabilities
 
     @property
     def calibration(self) -> Calibration:
         """Stored calibration; the truth differs."""
-        return self._optics.calibration
+        return self._world.optics.calibration
 
     @property
     def clock(self) -> Clock:
@@ -195,34 +130,40 @@ class SimulatedAdapter:
 
     @property
     def truth(self) -> Truth:
-        """For tests and reports only."""
+        """The truth so far; for tests and reports only."""
         with self._lock:
             self._account()
-            return self._truth
+            return self._world.truth
 
     @property
     def faults(self) -> FaultBoard:
         """For tests: inject and clear faults by name."""
-        return self._faults
+        return self._world.faults
+
+    def release_alarms(self) -> None:
+        """A person has looked at the stage: let go of limiter and touch alarm."""
+        with self._lock:
+            self._world.stage.release()
 
     def is_beam_on_specimen(self) -> bool:
-        """Truth, not the blanker's word."""
+        """The truth, not the blanker's word."""
         with self._lock:
             now = self._now()
-            lit = any(on <= now < off for on, off in self._column.openings(now - 1e-9, now + 1e-9))
-            return lit and self._column.passes(now)
+            column = self._world.column
+            lit = any(on <= now < off for on, off in column.openings(now - 1e-9, now + 1e-9))
+            return lit and column.passes(now)
 
     def true_pose(self) -> TruePose:
         """Where the specimen really is now."""
         with self._lock:
-            return self._stage.true_pose(self._now())
+            return self._world.stage.true_pose(self._now())
 
     # --- stage -----------------------------------------------------------------------------
 
     def read_pose(self) -> StagePose:
         """Present read-back."""
         with self._lock:
-            return self._stage.read(self._now())
+            return self._world.stage.read(self._now())
 
     def start_move(self, axis: Axis, target: float) -> None:
         """Start moving one axis.
@@ -232,7 +173,7 @@ class SimulatedAdapter:
         LimitError
             Outside the holder's range; nothing moves.
         """
-        low, high = self._stage.limits().ranges[axis]
+        low, high = self._world.stage.limits().ranges[axis]
         if not low <= target <= high:
             raise LimitError(
                 f"{axis.value} = {target:g} is outside the holder's {low:g} .. {high:g}; "
@@ -240,51 +181,50 @@ class SimulatedAdapter:
             )
         with self._lock:
             self._account()
-            self._stage.start_move(axis, target, self._now())
+            self._world.stage.start_move(axis, target, self._now())
 
     def axis_state(self, axis: Axis) -> AxisState:
         """Status as reported."""
         with self._lock:
-            return self._stage.axis_state(axis, self._now())
+            return self._world.stage.axis_state(axis, self._now())
 
     def halt(self) -> None:
         """Stop all axes."""
         with self._lock:
             self._account()
-            self._stage.halt(self._now())
+            self._world.stage.halt(self._now())
 
     def holder_limits(self) -> StageLimits:
         """What the holder allows."""
-        return self._stage.limits()
+        return self._world.stage.limits()
 
     # --- optics and column ------------------------------------------------------------------
 
     def read_optics(self) -> OpticsState:
         """Read back."""
         with self._lock:
-            return self._optics.state(self._measured_pA())
+            return self._world.optics_state(self._now())
 
     def write_optics(self, change: OpticsChange) -> None:
         """Send settings; see `SimulatedOptics.write`."""
         with self._lock:
             self._account()
             now = self._now()
-            self._optics.write(change, now, self._column.current_factor(now))
+            self._world.optics.write(change, now, self._world.column.current_factor(now))
 
     def read_health(self) -> ColumnHealth:
         """Interlocks now."""
         with self._lock:
-            return self._column.health(self._optics.now.probe_current_pA, self._now())
+            nominal = self._world.optics.now.probe_current_pA
+            return self._world.column.health(nominal, self._now())
 
     def run_operation(self, operation: LongOperation) -> LongOperationResult:
         """Carry out a long operation and wait for its end."""
-        if operation not in OPERATION_S:
-            raise UnsupportedError(f"{operation.value} is not offered; nothing was done")
         began = self._now()
         self._clock.sleep(OPERATION_S[operation])
         with self._lock:
             self._account()
-            return self._column.finish(operation, began, self._now())
+            return self._world.column.finish(operation, began, self._now())
 
     # --- beam --------------------------------------------------------------------------------
 
@@ -293,21 +233,21 @@ class SimulatedAdapter:
         with self._lock:
             self._account()
             now = self._now()
-            self._column.open(now)
+            self._world.column.open(now)
             self._begin(now)
 
     def blank_beam(self) -> None:
         """Beam off. Idempotent."""
         with self._lock:
             self._account()
-            gone_s = self._column.blank(self._now())
-            if self._column.is_blanked():
+            gone_s = self._world.column.blank(self._now())
+            if self._world.column.is_blanked():
                 self._account(gone_s)
 
     def read_blanked(self) -> bool | None:
         """What the blanker says."""
         with self._lock:
-            return self._column.is_blanked()
+            return self._world.column.is_blanked()
 
     # --- detectors -----------------------------------------------------------------------------
 
@@ -321,11 +261,11 @@ class SimulatedAdapter:
         ArmFailedError
             The detector did not answer.
         """
+        self._check(job)
         with self._lock:
             now = self._now()
-            self._check(job)
-            self._faults.count("step", now)
-            if self._faults.take("arm-fails", now) is not None:
+            self._world.faults.count("step", now)
+            if self._world.faults.take("arm-fails", now) is not None:
                 raise ArmFailedError(
                     f"detector {job.detector} did not arm; the beam is blanked. Arm it again"
                 )
@@ -341,17 +281,16 @@ class SimulatedAdapter:
         with self._lock:
             now = self._now()
             self._begin(now)
-            lost = self._faults.take("camera-timeout", now) is not None
-            late = self._faults.take("late-frame", now) is not None
-            began = armed.from_s if armed.from_s is not None else now
-        end = began + job.frame_s * job.frames
-        ready = end + READOUT_S[job.detector]
+            lost = self._world.faults.take("camera-timeout", now) is not None
+            late = self._world.faults.take("late-frame", now) is not None
+            shutter = self._shutter(armed)
+        ready = shutter.to_s + READOUT_S[job.detector]
         if lost or late or ready - now > timeout_s:
             self._clock.sleep(timeout_s)
             with self._lock:
                 self._account()
             if late:
-                self._late = RawFrame(job.exposure_id, armed.number, self._frame(armed, began, end))
+                self._late = RawFrame(job.exposure_id, armed.number, self._frame(armed, shutter))
             raise ExposureTimeoutError(
                 f"no frame from {job.detector} within {timeout_s:g} s (exposure of "
                 f"{job.frame_s:g} s); blank the beam, abort and arm again"
@@ -363,11 +302,11 @@ class SimulatedAdapter:
                 raise ExposureTimeoutError(
                     f"the exposure on {job.detector} was aborted; there is no frame"
                 )
-            stale = self._faults.take("stale-frame", self._now()) is not None
+            stale = self._world.faults.take("stale-frame", self._now()) is not None
             if self._late is not None:
                 frame, self._late = self._late, None
                 return frame
-        data = self._frame(armed, began, end)
+        data = self._frame(armed, shutter)
         job_id = self._last_job.exposure_id if stale and self._last_job else job.exposure_id
         self._last_job = job
         self._armed = None
@@ -380,10 +319,10 @@ class SimulatedAdapter:
         with self._lock:
             now = self._now()
             self._begin(now)
-            drops = self._faults.take("dropped-frames", now) is not None
-            short = self._faults.take("short-scan", now) is not None
-            twice = self._faults.take("repeated-frames", now) is not None
-            lost = self._faults.take("camera-timeout", now) is not None
+            drops = self._world.faults.take("dropped-frames", now) is not None
+            short = self._world.faults.take("short-scan", now) is not None
+            twice = self._world.faults.take("repeated-frames", now) is not None
+            lost = self._world.faults.take("camera-timeout", now) is not None
         if lost:
             self._clock.sleep(timeout_s)
             raise ExposureTimeoutError(
@@ -430,30 +369,32 @@ class SimulatedAdapter:
     def _now(self) -> float:
         return self._clock.now_s() - self._origin_s
 
-    def _measured_pA(self) -> float:
-        return self._column.measured_pA(self._optics.now.probe_current_pA, self._now())
+    def _account(self, until_s: float | None = None) -> None:
+        until = self._now() if until_s is None else until_s
+        self._world.account(until, self._running, self._number)
 
     def _begin(self, now_s: float) -> None:
         armed = self._armed
         if armed is not None and armed.from_s is None:
             armed.from_s = now_s
-            armed.pose = self._stage.true_pose(now_s)
+            armed.pose = self._world.stage.true_pose(now_s)
             scan = armed.job.scan
             self._running = None if scan is None else Running(scan, now_s)
 
     def _check(self, job: DetectorJob) -> None:
-        known = {info.name: info for info in self._detectors.describe()}
+        known = {info.name: info for info in self._capabilities.detectors}
         if job.detector not in known:
             raise UnsupportedError(
                 f"no detector {job.detector!r}; there are {', '.join(known)}. Nothing was armed"
             )
         info = known[job.detector]
-        if self._optics.mode not in info.modes:
+        mode = self._world.optics.mode
+        if mode not in info.modes:
             raise ModeError(
                 f"{job.detector} works in mode {', '.join(m.value for m in info.modes)}, the "
-                f"optics are in {self._optics.mode.value}; nothing was armed. Change the mode first"
+                f"optics are in {mode.value}; nothing was armed. Change the mode first"
             )
-        if (job.scan is not None) and not info.can_scan:
+        if job.scan is not None and not info.can_scan:
             raise UnsupportedError(f"{job.detector} cannot scan; nothing was armed")
         if not info.min_exposure_s <= job.frame_s <= info.max_exposure_s:
             raise LimitError(
@@ -468,124 +409,30 @@ class SimulatedAdapter:
             raise ArmFailedError(f"no {wanted} is armed; the beam is left as it was. Arm first")
         return armed
 
-    def _account(self, until_s: float | None = None) -> None:
-        """Book the true dose up to `until_s` (default: now)."""
-        until = self._now() if until_s is None else until_s
-        since, self._accounted_s = self._accounted_s, max(until, self._accounted_s)
-        if until <= since:
-            return
-        nominal = self._optics.now.probe_current_pA * ELECTRONS_PER_PA_S
-        for start, end, factor in beam_pieces(self._column, self._faults, since, until):
-            moving = not (self._stage.is_quiet(start) and self._stage.is_quiet(end))
-            for a, b in cut(start, end, moving=moving):
-                pose = self._stage.true_pose(0.5 * (a + b))
-                electrons = nominal * factor * (b - a)
-                for deposit in footprint(
-                    self._specimen,
-                    self._optics,
-                    pose,
-                    electrons,
-                    (a, b),
-                    self._running,
-                    self._number,
-                ):
-                    self._truth.dose.add(deposit)
+    def _frame(self, armed: _Armed, shutter: Shutter) -> NDArray[np.generic]:
+        return self._world.frame(armed.job, shutter, self._now())
 
-    def _frame(self, armed: _Armed, began_s: float, end_s: float) -> NDArray[np.generic]:
-        """Raw data of one frame."""
-        job = armed.job
-        shape = self._detectors.shapes[job.detector]
-        nominal = self._optics.now.probe_current_pA
-        electrons = electrons_between(self._column, self._faults, nominal, began_s, end_s)
-        pose = self._stage.true_pose(self._now())
-        expected = np.zeros(shape)
-        disc = None
-        if job.detector == DIFFRACTION:
-            disc = disc_contents(self._specimen, self._optics, pose)
-        if electrons > 0:
-            if job.detector == CAMERA:
-                expected = self._picture(shape, armed.pose or pose, pose, electrons, job.frame_s)
-            elif disc is not None:
-                expected = electrons * pattern_per_electron(
-                    disc, self._optics, pose, shape, self._wear
-                )
-            else:
-                expected = self._still(armed, pose, electrons)
-        self._remember(armed, began_s, electrons, pose, disc=disc)
-        rng = stream(self._seed, "frame", armed.number)
-        return self._detectors.read(job.detector, expected, job.frame_s, rng)
-
-    def _picture(
-        self,
-        shape: tuple[int, int],
-        first: TruePose,
-        last: TruePose,
-        electrons: float,
-        duration_s: float,
-    ) -> Array:
-        """Expected camera image, blurred by the drift during the exposure."""
-        shift = np.zeros(2)
-        if self._faults.active("charging", self._now()):
-            radius_A = self._optics.beam_diameter_nm() * 5.0
-            flux = electrons / (np.pi * radius_A**2) / duration_s
-            shift = np.array([_CHARGING_UM_PER_FLUX * flux, 0.0])
-        moved = np.hypot(last.x_um - first.x_um, last.y_um - first.y_um)
-        pixel_um = (self._optics.now.pixel_size_nm or 1.0) * 1e-3
-        poses = [last]
-        if 0.7 * pixel_um < moved < 5.0:
-            poses = [
-                TruePose(
-                    first.x_um + share * (last.x_um - first.x_um),
-                    first.y_um + share * (last.y_um - first.y_um),
-                    last.z_um,
-                    last.alpha_deg,
-                    last.beta_deg,
-                )
-                for share in np.linspace(0, 1, _BLUR_STEPS)
-            ]
-        pictures = [
-            self._images.expected(shape, self._optics, pose, electrons, shift) for pose in poses
-        ]
-        return np.asarray(np.mean(pictures, axis=0))
-
-    def _still(self, armed: _Armed, pose: TruePose, electrons: float) -> Array:
-        """The pattern of a probe that stands still."""
-        from controller.hardware.values import Scan
-
-        scan = Scan(shape=(1, 1), step_A=1.0, dwell_s=armed.job.frame_s)
-        raster = prepare_raster(
-            self._specimen,
-            self._optics,
-            pose,
-            scan,
-            self._detectors.shapes[SCAN],
-            self._wear,
-            seed=self._seed,
-            drift_um_per_s=np.zeros(2),
-        )
-        return electrons * next(raster.patterns())[0].astype(np.float64)
+    def _shutter(self, armed: _Armed) -> Shutter:
+        now = self._now()
+        from_s = now if armed.from_s is None else armed.from_s
+        to_s = from_s + armed.job.frame_s * armed.job.frames
+        pose = armed.pose or self._world.stage.true_pose(now)
+        return Shutter(armed.number, from_s, to_s, pose)
 
     def _scan_frames(self, armed: _Armed) -> Iterator[FrameBatch]:
-        job = armed.job
+        """Frames of the armed scan as time goes by."""
+        job, world = armed.job, self._world
         scan = job.scan
-        if scan is None or armed.from_s is None:
+        if scan is None:
             return
-        shape = self._detectors.shapes[job.detector]
-        pose = armed.pose or self._stage.true_pose(self._now())
-        raster = prepare_raster(
-            self._specimen,
-            self._optics,
-            pose,
-            scan,
-            shape,
-            self._wear,
-            seed=self._seed + armed.number,
-            drift_um_per_s=self._stage.drift_um_per_s(self._now()),
-        )
-        nominal = self._optics.now.probe_current_pA
-        rng = stream(self._seed, "frame", armed.number)
-        begins: Array = armed.from_s + np.arange(scan.positions) * scan.dwell_s
-        begins += (np.arange(scan.positions) // scan.shape[1]) * scan.flyback_s
+        with self._lock:
+            shutter = self._shutter(armed)
+            raster = world.raster(scan, shutter, self._now())
+        nominal = world.optics.now.probe_current_pA
+        rng = stream(world.seed, "frame", armed.number)
+        number = np.arange(scan.positions)
+        begins = shutter.from_s + number * scan.dwell_s
+        begins = begins + (number // scan.shape[1]) * scan.flyback_s
         first, total = 0, 0.0
         try:
             for patterns in raster.patterns():
@@ -595,37 +442,13 @@ class SimulatedAdapter:
                     return
                 with self._lock:
                     electrons = electrons_per_frame(
-                        self._column, self._faults, nominal, times, scan.dwell_s
+                        world.column, world.faults, nominal, times.tolist(), scan.dwell_s
                     )
                 total += float(electrons.sum())
                 expected = patterns * electrons[:, None, None]
-                data = self._detectors.read(job.detector, expected, scan.dwell_s, rng)
+                data = world.detectors.read(job.detector, expected, scan.dwell_s, rng)
                 yield FrameBatch(job.exposure_id, first, data)
                 first += len(patterns)
         finally:  # whoever listens may stop at the last frame
-            self._remember(armed, armed.from_s, total, pose, raster=raster)
-
-    def _remember(
-        self,
-        armed: _Armed,
-        began_s: float,
-        electrons: float,
-        pose: TruePose,
-        **parts: object,
-    ) -> None:
-        column_x, column_y = self._optics.beam_centre_um()
-        x, y = self._specimen.to_holder(np.array(column_x), np.array(column_y), pose)
-        self._truth.exposures.append(
-            ExposureTruth(
-                number=armed.number,
-                exposure_id=str(armed.job.exposure_id),
-                detector=armed.job.detector,
-                from_s=began_s,
-                electrons=electrons,
-                pose=pose,
-                read=self._stage.read(self._now()),
-                optics=self._optics.state(self._measured_pA()),
-                beam_um=(float(x), float(y)),
-                **parts,  # type: ignore[arg-type]
-            )
-        )
+            with self._lock:
+                world.remember(job, shutter, total, self._now(), raster=raster)

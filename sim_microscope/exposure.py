@@ -64,15 +64,19 @@ def electrons_between(
 
 
 def electrons_per_frame(
-    column: SimulatedColumn, faults: FaultBoard, nominal_pA: float, starts_s: Array, dwell_s: float
+    column: SimulatedColumn,
+    faults: FaultBoard,
+    nominal_pA: float,
+    starts_s: list[float],
+    dwell_s: float,
 ) -> Array:
     """Electrons that left for the detector in each of the frames, like `starts_s`."""
-    first, last = float(starts_s[0]), float(starts_s[-1]) + dwell_s
+    first, last = starts_s[0], starts_s[-1] + dwell_s
     pieces = list(beam_pieces(column, faults, first, last, seen=True))
     if len(pieces) == 1 and pieces[0][:2] == (first, last):
         return np.full(len(starts_s), nominal_pA * ELECTRONS_PER_PA_S * dwell_s * pieces[0][2])
     return np.array(
-        [electrons_between(column, faults, nominal_pA, t, t + dwell_s) for t in starts_s.tolist()]
+        [electrons_between(column, faults, nominal_pA, t, t + dwell_s) for t in starts_s]
     )
 
 
@@ -92,8 +96,8 @@ def footprint(
     times_s: tuple[float, float],
     running: Running | None,
     exposure: int,
-) -> list[Deposit]:
-    """Deposits of `electrons` spent between two instants at one pose."""
+) -> Deposit:
+    """What `electrons` spent between two instants at one pose leave behind."""
     middle = optics.beam_centre_um()
     height_um = float(specimen.to_column(pose.x_um, pose.y_um, pose)[2])
     flatten = pose.tilt()[:2, :2]
@@ -108,18 +112,16 @@ def footprint(
     edge = max(optics.scenario.beam.edge_share * radius, 1e-6)
     start, end = times_s
     if running is None:
-        return [
-            Deposit(
-                centre_um=at(float(middle[0]), float(middle[1])),
-                to_beam=flatten,
-                electrons=electrons,
-                edge_um=edge,
-                radius_um=radius,
-                exposure=exposure,
-                from_s=start,
-                to_s=end,
-            )
-        ]
+        return Deposit(
+            centre_um=at(float(middle[0]), float(middle[1])),
+            to_beam=flatten,
+            electrons=electrons,
+            edge_um=edge,
+            radius_um=radius,
+            exposure=exposure,
+            from_s=start,
+            to_s=end,
+        )
     rows, columns = running.scan.shape
     step_um = running.scan.step_A * 1e-4
     row_s = columns * running.scan.dwell_s + running.scan.flyback_s
@@ -129,15 +131,13 @@ def footprint(
     last = max(last, first + 1.0)
     # rows are counted from the top; the centre of those scanned in this time
     centre = middle + axes @ np.array([0.0, ((first + last) / 2 - rows / 2) * step_um])
-    return [
-        Deposit(
-            centre_um=at(float(centre[0]), float(centre[1])),
-            to_beam=np.linalg.inv(axes) @ flatten,
-            electrons=electrons,
-            edge_um=max(radius / 2, step_um / 2),
-            size_um=(columns * step_um, (last - first) * step_um),
-            exposure=exposure,
-            from_s=start,
-            to_s=end,
-        )
-    ]
+    return Deposit(
+        centre_um=at(float(centre[0]), float(centre[1])),
+        to_beam=np.linalg.inv(axes) @ flatten,
+        electrons=electrons,
+        edge_um=max(radius / 2, step_um / 2),
+        size_um=(columns * step_um, (last - first) * step_um),
+        exposure=exposure,
+        from_s=start,
+        to_s=end,
+    )
