@@ -176,7 +176,9 @@ def fit_temperature(
         own = z[np.arange(len(labels)), labels]
         return float((np.log(np.exp(z).sum(axis=1)) - own).mean())
 
-    found = optimize.minimize(loss, np.array([0.1, 0.05, 0.02]), method="Nelder-Mead", options={"maxiter": 250})
+    found = optimize.minimize(
+        loss, np.array([0.1, 0.05, 0.02]), method="Nelder-Mead", options={"maxiter": 250}
+    )
     return np.asarray(found.x, np.float64)
 
 

@@ -115,7 +115,7 @@ def split_instances(mask: NDArray[np.bool_], depth: Floats) -> tuple[NDArray[np.
     for k, box in enumerate(ndimage.find_objects(areas), start=1):
         own = areas[box] == k
         log_depth = np.where(own, np.log(np.maximum(depth[box], 1.0)), -5.0)
-        peaks, n_peaks = ndimage.label(_dominant_peaks(log_depth))
+        peaks, n_peaks = _dominant_peaks(log_depth)
         if n_peaks < 2:
             continue
         top = float(log_depth.max())
@@ -127,15 +127,19 @@ def split_instances(mask: NDArray[np.bool_], depth: Floats) -> tuple[NDArray[np.
     return areas, following
 
 
-def _dominant_peaks(log_depth: Floats) -> NDArray[np.bool_]:
-    """Tops of the peaks that stand ``SPLIT_LOG_DEPTH`` above their saddle (h-maxima)."""
+def _dominant_peaks(log_depth: Floats) -> tuple[NDArray[np.int32], int]:
+    """Numbered domes of the peaks that stand ``SPLIT_LOG_DEPTH`` above their saddle (h-maxima)."""
     seed = log_depth - SPLIT_LOG_DEPTH
     for _ in range(sum(log_depth.shape)):  # reconstruction by dilation
         grown = np.minimum(ndimage.grey_dilation(seed, size=(3, 3)), log_depth)
         if np.array_equal(grown, seed):
             break
         seed = grown
-    return np.asarray(log_depth - seed >= SPLIT_LOG_DEPTH - 1e-4)
+    height = log_depth - seed
+    domes, count = ndimage.label(height > 1e-4)
+    tall = ndimage.maximum(height, domes, np.arange(1, count + 1)) >= SPLIT_LOG_DEPTH - 1e-3
+    number = np.concatenate([[0], np.where(tall, np.cumsum(tall), 0)])
+    return number[domes].astype(np.int32), int(tall.sum())
 
 
 @dataclass(frozen=True)

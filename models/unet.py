@@ -75,7 +75,9 @@ class RegionUNet(nn.Module):
             log_thickness=maps[:, N_CLASSES],
             distance=maps[:, N_CLASSES + 1],
             pick_logit=maps[:, N_CLASSES + 2],
-            bottleneck=torch.cat([deep.mean(dim=(2, 3)), deep.flatten(2).std(dim=2)], dim=1),
+            bottleneck=torch.cat(
+                [deep.mean(dim=(2, 3)), deep.flatten(2).std(dim=2, correction=0)], dim=1
+            ),
         )
 
 

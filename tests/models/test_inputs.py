@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from models.classes import Mode
 from models.imaging import take_image
 from models.inputs import CHANNELS, Acquisition, binning_of, network_input, working_grid
 from models.scenes import SceneConfig, draw_specimen
@@ -12,7 +13,7 @@ from models.scenes import SceneConfig, draw_specimen
 
 @pytest.mark.parametrize("mode", ["BF", "HAADF"])
 @pytest.mark.parametrize("dose", [0.02, 1.0, 100.0])
-def test_every_channel_is_unsaturated_and_of_order_one(mode, dose: float) -> None:
+def test_every_channel_is_unsaturated_and_of_order_one(mode: Mode, dose: float) -> None:
     rng = np.random.default_rng(3)
     for _ in range(4):
         specimen = draw_specimen(rng, SceneConfig(shape=(96, 160)), pixel_size_nm=9.0)
@@ -25,7 +26,7 @@ def test_every_channel_is_unsaturated_and_of_order_one(mode, dose: float) -> Non
 
 @pytest.mark.parametrize("mode", ["BF", "HAADF"])
 @pytest.mark.parametrize("dose", [0.02, 1.0, 100.0])
-def test_more_electrons_always_move_every_channel(mode, dose: float) -> None:
+def test_more_electrons_always_move_every_channel(mode: Mode, dose: float) -> None:
     """On a ramp from a tenth to twice the dose no channel stands still: nothing is clipped."""
     ramp = np.tile(np.linspace(0.1, 2.0, 192, dtype=np.float32) * np.float32(dose), (64, 1))
     x = network_input(ramp, Acquisition(mode, 9.0, 1.5 * dose))

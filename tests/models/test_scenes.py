@@ -7,10 +7,10 @@ import pytest
 
 from models.classes import RegionClass
 from models.evaluation_scenes import draw_evaluation_scene
-from models.imaging import ImagingConfig, detect, draw_scene, take_image
+from models.imaging import Detector, ImagingConfig, detect, draw_scene, take_image
 from models.polyhedra import Polyhedron, draw_polyhedron
 from models.scenes import SceneConfig, Specimen, draw_specimen
-from models.truth import Footprint, judge_picks, truth_of
+from models.truth import Footprint, Truth, judge_picks, truth_of
 
 SHAPE = (96, 128)
 
@@ -27,11 +27,11 @@ def _square(y0: int, x0: int, *, side: int = 30, mfp: float = 0.4) -> Footprint:
     return Footprint(y0, x0, np.full((side, side), mfp, np.float32))
 
 
-def _truth(crystals: list[Footprint], *, bar_rows: int = 0, shape=SHAPE):
-    film = np.full(shape, 0.1, np.float32)
-    bars = np.zeros(shape, bool)
+def _truth(crystals: list[Footprint], *, bar_rows: int = 0) -> Truth:
+    film = np.full(SHAPE, 0.1, np.float32)
+    bars = np.zeros(SHAPE, bool)
     bars[:bar_rows] = True
-    dirt = np.zeros(shape, np.float32)
+    dirt = np.zeros(SHAPE, np.float32)
     return truth_of(crystals, film_mfp=film, dirt_mfp=dirt, bars=bars, pixel_size_nm=10.0)
 
 
@@ -54,7 +54,7 @@ def test_a_counting_detector_counts_with_poisson_mean_and_variance() -> None:
 
 @pytest.mark.parametrize("detector", ["integrating", "scan"])
 @pytest.mark.parametrize("electrons", [0.02, 100.0])
-def test_calibrated_values_give_the_electrons_back(detector, electrons: float) -> None:
+def test_calibrated_values_give_the_electrons_back(detector: Detector, electrons: float) -> None:
     expected = np.full((200, 210), electrons, np.float32)
     values, gain, offset = detect(np.random.default_rng(3), expected, detector)
     measured = float(((values - offset) / gain).mean())
@@ -68,7 +68,9 @@ def test_bright_field_falls_exponentially_with_thickness() -> None:
     image = take_image(
         np.random.default_rng(2), _specimen(steps), config, mode="BF", electrons_per_px=400.0
     ).electrons
-    vacuum, half, one = (image[5:-5, c].mean() for c in (slice(9, 31), slice(49, 71), slice(89, 119)))
+    vacuum, half, one = (
+        image[5:-5, c].mean() for c in (slice(9, 31), slice(49, 71), slice(89, 119))
+    )
     assert half / vacuum == pytest.approx(np.exp(-0.5), rel=0.02)
     assert one / vacuum == pytest.approx(np.exp(-1.0), rel=0.02)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,14 +25,14 @@ from models.weights import Weights, WeightsError, load_weights, save_weights
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
+def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
 
-def _tiny(**changes) -> TrainConfig:
+def _tiny(**changes: Any) -> TrainConfig:
     return TrainConfig(
         **{
             "steps": 4,
@@ -73,14 +75,14 @@ def test_a_run_that_stops_and_resumes_ends_like_one_that_does_not(tmp_path: Path
     config = _tiny()
     whole, _ = fit(config, tmp_path / "whole.pt")
 
-    class Stopped(Exception):
+    class StoppedError(Exception):
         pass
 
     def stop(stage: str, done: int, total: int, value: float) -> None:
         if done == 3:
-            raise Stopped
+            raise StoppedError
 
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         fit(config, tmp_path / "cut.pt", stop)
     resumed, _ = fit(config, tmp_path / "cut.pt")
     for name, value in whole.state_dict().items():
@@ -115,7 +117,7 @@ def test_training_exports_a_calibrated_file_with_its_card(tmp_path: Path) -> Non
         ({"scene": {"shapes": (64, 96)}}, "shapes"),
     ],
 )
-def test_a_configuration_refuses_nonsense(change, message: str) -> None:
+def test_a_configuration_refuses_nonsense(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         _tiny(**change)
 
@@ -136,7 +138,7 @@ def test_weights_come_back_as_saved_and_a_changed_file_is_refused(tmp_path: Path
 
 def test_pickled_weights_are_never_executed(tmp_path: Path) -> None:
     class Bomb:
-        def __reduce__(self):
+        def __reduce__(self) -> tuple[Any, ...]:
             return (Path.touch, (tmp_path / "exploded",))
 
     np.savez(tmp_path / "bomb.npz", about=np.array([Bomb()], dtype=object))
