@@ -72,6 +72,7 @@ def dose_limits(plan: RunPlan) -> DoseLimits:
         specimen_e_per_A2=specimen,
         before_scan_e_per_A2=plan.alignment.budget_e_per_A2,
         data_e_per_A2=specimen,
+        focus_e_per_A2=specimen,
         area_e_per_A2={},
     )
 

@@ -11,10 +11,8 @@ here talks to hardware; ``safety.gate`` does.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Self
 from uuid import UUID
 
@@ -36,15 +34,6 @@ from controller.safety.ledger_store import (
 from controller.safety.limits import DoseLimits
 
 MAX_CELL_NM = 100.0
-
-BUDGETS: Mapping[str, frozenset[Purpose]] = MappingProxyType(
-    {
-        "specimen_e_per_A2": frozenset(Purpose),
-        "before_scan_e_per_A2": frozenset(Purpose) - {Purpose.DATA},
-        "data_e_per_A2": frozenset({Purpose.DATA}),
-    }
-)
-"""Which purposes count against which field of `DoseLimits`."""
 
 
 class DoseLedger:
@@ -323,10 +312,9 @@ class DoseLedger:
         window = self._closed.window(footprint)
         touched = self._closed.touched(footprint, window)
         charged = self._read(window)
-        for name, counted in BUDGETS.items():
+        for name, (limit, counted) in self.limits.budgets().items():
             if purpose not in counted:
                 continue
-            limit = float(getattr(self.limits, name))
             before = np.asarray(sum(charged[p] for p in Purpose if p in counted))
             after = np.where(touched, before + fluence, 0.0)
             if not (after <= limit).all():
