@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sim_microscope.scattering.atom_lottery import identify, normal, uniform
 from sim_microscope.scattering.electron import wavelength_A
 
 Array = NDArray[np.float64]
@@ -80,19 +81,22 @@ def probe_spectrum(
 
 
 def incoherent_points(
-    optics: ProbeOptics, count: int, positions: int, rng: np.random.Generator
+    optics: ProbeOptics, count: int, positions_A: Array, *, seed: int
 ) -> tuple[Array, Array]:
     """Offsets in Å (count, positions, 2) as (row, col), and focus changes in nm (count,).
 
-    The points of each position lie on a ring of radius sqrt(2) sigma at a random angle, evenly
-    spaced: the second moments of the Gaussian source are exact from two points on.  A single
-    point is a random draw.
+    The points of each position lie on a ring of radius sqrt(2) sigma at a random angle of its
+    own, evenly spaced: the second moments of the Gaussian source are exact from two points on
+    (three for isotropy).  A single point is a random draw.
     """
     sigma = optics.source_fwhm_A / 2.3548
+    who = identify(*np.rint(1e4 * positions_A).astype(np.int64).T)
     if count == 1:
-        return sigma * rng.standard_normal((1, positions, 2)), np.zeros(1)
-    angle = 2 * np.pi * (np.arange(count)[:, None] / count + rng.random(positions)[None, :])
+        draw = [normal(who, seed=seed, stream=70 + axis) for axis in range(2)]
+        return sigma * np.stack(draw, axis=-1)[None], np.zeros(1)
+    turn = uniform(who, seed=seed, stream=72)
+    angle = 2 * np.pi * (np.arange(count)[:, None] / count + turn[None, :])
     ring = np.sqrt(2) * sigma * np.stack([np.sin(angle), np.cos(angle)], axis=-1)
     level = (np.arange(count) + 0.5) / count - 0.5
     spread = level / np.sqrt(np.square(level).mean())
-    return ring, optics.focal_spread_nm * rng.permutation(spread)
+    return ring, optics.focal_spread_nm * np.roll(spread[::-1], count // 2)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
+from sim_microscope.scattering.atom_lottery import normal_vector
 from sim_microscope.scattering.atoms import Atoms
 from sim_microscope.scattering.electron import wavelength_A
 from sim_microscope.scattering.probe import ProbeOptics, incoherent_points, probe_spectrum
@@ -55,7 +56,7 @@ class ScanAccuracy:
 
 @dataclass(frozen=True, eq=False)
 class PhaseMap:
-    """Projected phase in radian, float32 [y, x]; ``centre_px`` = (row, col) of its centre."""
+    """Projected phase in radian, float32 [y, x]; ``centre_px`` = (row, col) of position (0, 0)."""
 
     phase_rad: NDArray[np.float32]
     sampling_A: tuple[float, float]
@@ -81,11 +82,21 @@ def raster_positions_A(
     return np.ascontiguousarray((turn @ (np.eye(2) if affine is None else affine) @ grid).T)
 
 
+@dataclass(frozen=True)
+class _Field:
+    """Pixels of the specimen that a set of windows covers, and where its middle lies."""
+
+    shape: tuple[int, int]
+    centre_px: tuple[int, int]
+
+
 class Scan4DSimulator:
     """Expected patterns of one specimen under one probe.
 
-    Construction is cheap; the atoms and phase gratings of the field are made by the first call
-    of ``patterns`` and belong to the positions of that call.
+    Construction is cheap; each call of ``patterns`` builds the atoms and phase gratings of the
+    field that its positions need (about half a second).  Atoms keep their thermal
+    displacements, damage and defects from call to call and from simulator to simulator with
+    the same seed, so a scan may be done in pieces, the specimen of each more damaged than the last.
     """
 
     def __init__(
@@ -135,68 +146,75 @@ class Scan4DSimulator:
                 f"positions must be finite and of shape (n, 2) as (row, col) in Å, got "
                 f"{positions.shape}; nothing was simulated. raster_positions_A makes them"
             )
-        rng = np.random.default_rng([self._seed, 1])
         count = self._accuracy.configurations
-        offsets, focus_nm = incoherent_points(self._optics, count, len(positions), rng)
+        offsets, focus_nm = incoherent_points(self._optics, count, positions, seed=self._seed)
         field = self._field(positions, offsets)
-        total = np.zeros((0, 0, 0), dtype=np.float32)
-        if count == 1:
-            yield from self._one_configuration(0, positions + offsets[0], 0.0, field)
-            return
-        for c in range(count):
-            part = np.concatenate(
-                list(self._one_configuration(c, positions + offsets[c], focus_nm[c], field))
-            )
-            total = part if c == 0 else total + part
-        for first in range(0, len(positions), self._accuracy.batch):
-            yield total[first : first + self._accuracy.batch] / np.float32(count)
+        runs = [
+            self._one_configuration(c, positions + offsets[c], float(focus_nm[c]), field)
+            for c in range(count)
+        ]
+        for parts in zip(*runs, strict=True):
+            yield np.mean(parts, axis=0, dtype=np.float32)
 
     def projected_phase(self, positions_A: Array) -> PhaseMap:
         """True projected phase over the field of these positions, thermally smeared."""
-        shape = self._field(np.asarray(positions_A, dtype=float), np.zeros((1, 1, 2)))
-        atoms, depth = self._atoms(shape, 0)
-        phase = np.zeros(shape, dtype=np.float32)
+        field = self._field(np.asarray(positions_A, dtype=float), np.zeros((1, 1, 2)))
+        atoms, depth = self._atoms(field), self._specimen.depth_A
+        phase = np.zeros(field.shape, dtype=np.float32)
         for part in slice_phases(
             atoms,
             slice_edges_A(depth, depth),
-            shape=shape,
+            shape=field.shape,
             sampling_A=self.sampling_A,
             energy_keV=self._optics.energy_keV,
             smear_thermally=True,
         ):
             phase += part
-        return PhaseMap(phase, self.sampling_A, (shape[0] // 2, shape[1] // 2))
-
-    def _field(self, positions: Array, offsets: Array) -> tuple[int, int]:
-        """Pixels of a field, centred on zero, that holds every window."""
-        reach = np.abs(positions).max(axis=0) + np.abs(offsets).max(axis=(0, 1))
-        rows, cols = (
-            int(fft.next_fast_len(int(2 * np.ceil(r / d) + n + 4), real=True))
-            for r, d, n in zip(reach, self._sampling, self._window, strict=True)
+        centre = (
+            field.shape[0] // 2 - field.centre_px[0],
+            field.shape[1] // 2 - field.centre_px[1],
         )
-        return rows, cols
+        return PhaseMap(phase, self.sampling_A, centre)
 
-    def _atoms(self, field: tuple[int, int], configuration: int) -> tuple[Atoms, float]:
-        extent = (field[0] * self._sampling[0], field[1] * self._sampling[1])
-        return self._specimen.atoms(extent, seed=self._seed), self._specimen.depth_A
+    def _field(self, positions: Array, offsets: Array) -> _Field:
+        """A field that holds every window."""
+        pixel = np.array(self._sampling)
+        low = (positions.min(axis=0) + offsets.min(axis=(0, 1))) / pixel
+        high = (positions.max(axis=0) + offsets.max(axis=(0, 1))) / pixel
+        centre = np.rint((low + high) / 2)
+        reach = np.maximum(high - centre, centre - low)
+        rows, cols = (
+            int(fft.next_fast_len(int(2 * np.ceil(r) + n + 4), real=True))
+            for r, n in zip(reach, self._window, strict=True)
+        )
+        return _Field((rows, cols), (int(centre[0]), int(centre[1])))
 
-    def _gratings(self, field: tuple[int, int], configuration: int) -> tuple[torch.Tensor, float]:
+    def _atoms(self, field: _Field) -> Atoms:
+        """The atoms over a field, moved so that its centre is at x = y = 0."""
+        pixel = np.array(self._sampling)
+        centre = np.array(field.centre_px) * pixel
+        half = np.array(field.shape) * pixel / 2
+        corners = ((centre - half)[::-1], (centre + half)[::-1])
+        atoms = self._specimen.atoms(*corners, seed=self._seed)
+        shift = np.array([-centre[1], -centre[0], 0.0])
+        return atoms.displaced(np.broadcast_to(shift, atoms.positions_A.shape))
+
+    def _gratings(self, field: _Field, configuration: int) -> tuple[torch.Tensor, float]:
         """exp(i phi) of every slice over the field, and the distance between slices."""
         import torch
 
-        atoms, depth = self._atoms(field, configuration)
+        atoms = self._atoms(field)
         if self._specimen.frozen:
-            rng = np.random.default_rng([self._seed, 2, configuration])
-            shake = rng.standard_normal(atoms.positions_A.shape)
+            shake = normal_vector(atoms.identity, seed=self._seed, stream=10 + configuration)
             atoms = atoms.displaced(shake * np.sqrt(atoms.U_iso_A2)[:, None])
-        edges = slice_edges_A(depth, self._accuracy.slice_thickness_A)
+        edges = slice_edges_A(self._specimen.depth_A, self._accuracy.slice_thickness_A)
         gratings = torch.empty(
-            (len(edges) - 1, *field), dtype=torch.complex64, device=self._accuracy.device
+            (len(edges) - 1, *field.shape), dtype=torch.complex64, device=self._accuracy.device
         )
         phases = slice_phases(
             atoms,
             edges,
-            shape=field,
+            shape=field.shape,
             sampling_A=self.sampling_A,
             energy_keV=self._optics.energy_keV,
             smear_thermally=not self._specimen.frozen,
@@ -207,7 +225,7 @@ class Scan4DSimulator:
         return gratings, float(edges[1] - edges[0])
 
     def _one_configuration(
-        self, configuration: int, positions: Array, focus_nm: float, field: tuple[int, int]
+        self, configuration: int, positions: Array, focus_nm: float, field: _Field
     ) -> Iterator[NDArray[np.float32]]:
         import torch
 
@@ -231,7 +249,7 @@ class Scan4DSimulator:
             distance_A=distance,
             band_limit=BAND_LIMIT,
         ).to(device)
-        pixel = positions / np.array(self._sampling) + np.array(field) // 2
+        pixel = positions / np.array(self._sampling) - field.centre_px + np.array(field.shape) // 2
         nearest = np.rint(pixel).astype(np.int64)
         corners = torch.from_numpy(nearest - np.array(self._window) // 2).to(device)
         shifts = torch.from_numpy((pixel - nearest).astype(np.float32)).to(device)

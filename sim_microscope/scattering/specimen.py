@@ -13,12 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sim_microscope.scattering.atom_lottery import normal, normal_vector, uniform
 from sim_microscope.scattering.atoms import Atoms, carbon_film, crystal_slab
 from sim_microscope.structures.crystal import Structure
 
 Array = NDArray[np.float64]
 
 _FARTHEST_A = 15.0
+_HEAVY = 14
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,46 +71,37 @@ class ScanSpecimen:
         """From the entrance surface to the exit of the film, Å."""
         return 10 * (self.thickness_nm + self.carbon_nm)
 
-    def atoms(self, extent_A: tuple[float, float], *, seed: int) -> Atoms:
-        """All atoms of a field (rows, cols) in Å, damaged; the same seed gives the same damage."""
+    def atoms(self, low_A: Array, high_A: Array, *, seed: int) -> Atoms:
+        """Atoms between two corners (x, y) in Å, damaged; the same seed gives the same damage."""
         thickness = 10 * self.thickness_nm
         atoms = crystal_slab(
             self.structure,
             self.orientation,
-            extent_A=extent_A,
-            thickness_A=thickness,
+            low_A=np.append(low_A, 0.0),
+            high_A=np.append(high_A, thickness),
             origin_A=self.origin_A,
         )
         if self.faces is not None:
             outside = atoms.positions_A @ self.faces[:, :3].T > self.faces[:, 3]
             atoms = atoms.select(np.logical_not(outside.any(axis=1)))
-        n = len(atoms.atomic_number)
-        damage_rng = np.random.default_rng([seed, 3])
-        if self.disorder_A > 0:
-            direction = damage_rng.standard_normal((n, 3))
-            chi = np.abs(damage_rng.standard_normal(n))
-            by = self.disorder_A * direction / np.maximum(chi, 1e-6)[:, None]
-            length = np.linalg.norm(by, axis=1, keepdims=True)
-            atoms = atoms.displaced(by * np.minimum(1, _FARTHEST_A / np.maximum(length, 1e-12)))
-        if self.lost_fraction > 0:
-            loss_rng = np.random.default_rng([seed, 4])
-            lost = (loss_rng.random(n) < self.lost_fraction) & (atoms.atomic_number < 14)
-            atoms = atoms.select(~lost)
         if self.missing_cells > 0:
-            atoms = atoms.select(~self._in_missing_cell(atoms, seed))
+            atoms = atoms.select(uniform(atoms.cell, seed=seed, stream=5) >= self.missing_cells)
+        if self.lost_fraction > 0:
+            stays = uniform(atoms.identity, seed=seed, stream=4) >= self.lost_fraction
+            atoms = atoms.select(stays | (atoms.atomic_number >= _HEAVY))
+        if self.disorder_A > 0:
+            atoms = atoms.displaced(self._cauchy_displacement(atoms, seed))
         if self.carbon_nm > 0:
             film = carbon_film(
-                np.random.default_rng([seed, 6]),
-                extent_A=extent_A,
-                z_A=(thickness, self.depth_A),
+                low_A=np.append(low_A, thickness), high_A=np.append(high_A, self.depth_A), seed=seed
             )
             atoms = atoms.joined(film)
         return atoms
 
-    def _in_missing_cell(self, atoms: Atoms, seed: int) -> NDArray[np.bool_]:
-        rows = self.structure.cell_A @ self.orientation.T
-        cell = np.floor((atoms.positions_A - self.origin_A) @ np.linalg.inv(rows)).astype(np.int64)
-        cell -= cell.min(axis=0)
-        shape = cell.max(axis=0) + 1
-        missing = np.random.default_rng([seed, 5]).random(tuple(shape)) < self.missing_cells
-        return np.asarray(missing[cell[:, 0], cell[:, 1], cell[:, 2]])
+    def _cauchy_displacement(self, atoms: Atoms, seed: int) -> Array:
+        """A normal vector over the modulus of a normal number, cut off far out; (n, 3) in Å."""
+        direction = normal_vector(atoms.identity, seed=seed, stream=3)
+        chi = np.abs(normal(atoms.identity, seed=seed, stream=2))
+        by = self.disorder_A * direction / np.maximum(chi, 1e-6)[:, None]
+        length = np.maximum(np.linalg.norm(by, axis=1, keepdims=True), 1e-12)
+        return np.asarray(by * np.minimum(1, _FARTHEST_A / length))
