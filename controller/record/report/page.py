@@ -147,7 +147,7 @@ def _dose_picture(album: Album, dose_map: DoseMap | None) -> DosePicture | None:
     factor = max(1, 512 // max(cut.shape))
     picture = album.keep("dose-map", pixels.repeat(factor, 0).repeat(factor, 1))
     root = framed(picture, f"Charged fluence, at most {highest:.3g} e/Å²", css="picture dose")
-    scale_bar(root, dose_map.cell_nm / factor * 1e-3, "µm")
+    scale_bar(root, dose_map.cell_nm / factor * 1e-3, "µm", text=3.4)
     return DosePicture(markup(root), picture.file, highest, dose_map.cell_nm)
 
 

@@ -62,7 +62,8 @@ def pattern_drawing(
         _draw_circle(root, fit, wavenumber_inv_A(optics.energy_keV), unit)
     for x, y in fit.spots_px:
         add(root, "circle", cx=x, cy=y, r=1.9 * unit, class_="spot")
-    _draw_beam(root, fit.centre_px, unit)
+    if fit.answered:
+        _draw_beam(root, fit.centre_px, unit)
     return root, picture.file
 
 

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -28,20 +31,31 @@ _WEBP_QUALITY = 78
 
 
 @dataclass(frozen=True)
+class Part:
+    """One embedded image: where it lies in the full picture, pixels, and its ``data:`` URI."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    uri: str
+
+
+@dataclass(frozen=True)
 class Picture:
     """One picture of the page.
 
     width_px, height_px
         Size of the full picture; overlays are drawn in these coordinates.
-    uri
-        ``data:`` URI of the embedded copy.
+    parts
+        The embedded copy: one image, or several side by side where one would be too coarse.
     file
         Path of the full-size PNG relative to the run folder, for a link.
     """
 
     width_px: int
     height_px: int
-    uri: str
+    parts: tuple[Part, ...]
     file: str
 
 
@@ -53,13 +67,16 @@ class Album:
         self._folder = folder
         (run_dir / folder).mkdir(parents=True, exist_ok=True)
 
-    def keep(self, name: str, pixels: Bytes) -> Picture:
-        """Store `pixels`, uint8 (row, col) or (row, col, 3 or 4), under `name`."""
+    def keep(self, name: str, pixels: Bytes, *, pieces: int = 1) -> Picture:
+        """Store `pixels`, uint8 (row, col) or (row, col, 3 or 4), under `name`.
+
+        With `pieces` above one the embedded copy is cut into up to that many by that many.
+        """
         image = Image.fromarray(np.ascontiguousarray(pixels))
         relative = f"{self._folder}/{safe_name(name)}.png"
         image.save(self._run_dir / relative, optimize=False, compress_level=4)
         height, width = pixels.shape[:2]
-        return Picture(width, height, _embedded(image), relative)
+        return Picture(width, height, tuple(_parts(image, pieces)), relative)
 
 
 def safe_name(name: str) -> str:
@@ -113,22 +130,33 @@ def framed(
     width, height = picture.width_px, picture.height_px
     root = drawing(width, height, label, css=css)
     root.set("viewBox", f"{x} {y} {width} {height}")
-    ground = add(root, "image", href=picture.uri, x=x, y=y, width=width, height=height)
-    ground.set("preserveAspectRatio", "none")
+    for part in picture.parts:
+        place = {"x": x + part.left, "y": y + part.top}
+        ground = add(root, "image", href=part.uri, width=part.width, height=part.height)
+        ground.attrib.update({name: f"{value:g}" for name, value in place.items()})
+        ground.set("preserveAspectRatio", "none")
     return root
 
 
-def scale_bar(root: ET.Element, pixel_size: float, unit: str) -> None:
-    """Draw a bar of a round length, at most a third of the width; `pixel_size` in `unit`."""
+def scale_bar(root: ET.Element, pixel_size: float, unit: str, *, text: float = 5.2) -> None:
+    """Draw a bar of a round length, at most a third of the width.
+
+    Parameters
+    ----------
+    pixel_size
+        In `unit`.
+    text
+        Height of the letters in percent of the width.
+    """
     left, top, wide, high = (float(part) for part in root.attrib["viewBox"].split())
     length = round_length(0.34 * wide * pixel_size)
     width = length / pixel_size
     u = wide / 100
-    x, y = left + 4 * u, top + high - 5 * u
+    x, y = left + 4 * u, top + high - text * u
     group = add(root, "g", class_="bar")
-    add(group, "rect", x=x, y=y, width=width, height=1.2 * u, class_="ink")
+    add(group, "rect", x=x, y=y, width=width, height=0.23 * text * u, class_="ink")
     label = f"{length:g} {unit}"
-    add(group, "text", label, x=x, y=y - 1.6 * u, font_size=5.2 * u, class_="ink")
+    add(group, "text", label, x=x, y=y - 0.3 * text * u, font_size=text * u, class_="ink")
 
 
 def round_length(length: float) -> float:
@@ -138,6 +166,19 @@ def round_length(length: float) -> float:
     power = 10.0 ** np.floor(np.log10(length))
     steps = [step * power for step in (1, 2, 5) if step * power <= length * (1 + 1e-9)]
     return float(max(steps, default=power))
+
+
+def _parts(image: Image.Image, pieces: int) -> Iterator[Part]:
+    """`image` in pieces that need no scaling, but not more than `pieces` each way."""
+    across, down = (min(pieces, math.ceil(side / EMBEDDED_PX)) for side in image.size)
+    columns = [round(image.width * n / across) for n in range(across + 1)]
+    rows = [round(image.height * n / down) for n in range(down + 1)]
+    for top, bottom in pairwise(rows):
+        for left, right in pairwise(columns):
+            # one pixel more on the far sides, or seams show when the page is scaled
+            far = min(right + 1, image.width), min(bottom + 1, image.height)
+            cut = image.crop((left, top, *far))
+            yield Part(left, top, cut.width, cut.height, _embedded(cut))
 
 
 def _embedded(image: Image.Image) -> str:

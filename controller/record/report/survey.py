@@ -113,16 +113,16 @@ def mosaic_drawing(
     album: Album, mosaic: Mosaic, markers: list[Marker]
 ) -> tuple[ET.Element, ET.Element | None]:
     """The survey with numbered targets, and the overlay of classes as a second drawing."""
-    picture = album.keep("survey", grey(mosaic.values))
+    picture = album.keep("survey", grey(mosaic.values), pieces=3)
     root = framed(picture, f"Survey with {len(markers)} targets", css="picture survey")
     unit = picture.width_px / 100
     for marker in markers:
         _mark(root, marker, mosaic, unit)
-    scale_bar(root, mosaic.pixel_size_nm * 1e-3, "µm")
+    scale_bar(root, mosaic.pixel_size_nm * 1e-3, "µm", text=2.6)
     _stage_axes(root, mosaic, unit)
     if not mosaic.labels.any():
         return root, None
-    overlay = framed(album.keep("survey-classes", _class_colours(mosaic.labels)), "")
+    overlay = framed(album.keep("survey-classes", _class_colours(mosaic.labels), pieces=3), "")
     overlay.set("aria-hidden", "true")
     return root, overlay
 

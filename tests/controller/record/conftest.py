@@ -162,7 +162,7 @@ class Night:
             optics=optics(mode),
             charged_e_per_A2=0.03,
         )
-        name, path = self.store.save_frame(frame, role=role, target=target)
+        name, path = self.store.save_frame(frame, role=role, target=None)
         self.say(
             FrameStored(
                 frame=name,
