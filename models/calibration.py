@@ -6,14 +6,14 @@ generator stays out, so that it can judge the calibration as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 
-from models.confidence import Confidence, signature
+from models.confidence import Confidence, class_probability, signature, temperature_at
 from models.inference import Fields, network_of, run_network
 from models.picking import FEATURES, find_candidates
 from models.samples import Sample, acquisition_of, draw_sample
@@ -32,12 +32,9 @@ _DIRECTIONS = 48
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _Look:
     """What is kept of one calibration scene."""
 
-    log_dose: float
-    logits: NDArray[np.float32]
-    labels: NDArray[np.uint8]
     features: Doubles
     right: NDArray[np.bool_]
     signature: Doubles
@@ -48,6 +45,8 @@ def calibrate(
 ) -> Weights:
     """The weights with fitted calibration; unchanged if ``calibration_scenes`` is 0.
 
+    A fifth of the scenes fits the temperature, the others the score and the flag.
+
     Parameters
     ----------
     weights
@@ -57,66 +56,59 @@ def calibrate(
     progress
         Called per scene.
     """
-    if config.calibration_scenes == 0:
+    total = config.calibration_scenes
+    if total == 0:
         return weights
     network = network_of(weights)
-    seen: list[_Seen] = []
-    drawn: list[tuple[Sample, Fields]] = []
-    for k in range(config.calibration_scenes):
-        rng = np.random.default_rng([config.seed, _CALIBRATION_STREAM, k])
-        sample = draw_sample(rng, config.scene, config.imaging)
-        fields = run_network(network, sample.image.electrons, acquisition_of(sample.image))
-        drawn.append((sample, fields))
-        if len(drawn) == 50 or k + 1 == config.calibration_scenes:
-            seen += _keep(drawn, rng, temperature=None)
-            drawn = []
-        progress("calibrate", k + 1, config.calibration_scenes, 0.0)
-    confidence = _fit(seen)
-    return replace(weights, calibration=confidence.to_arrays())
+
+    def answers(numbers: range) -> Iterator[tuple[Sample, Fields]]:
+        for k in numbers:
+            rng = np.random.default_rng([config.seed, _CALIBRATION_STREAM, k])
+            sample = draw_sample(rng, config.scene, config.imaging)
+            image = sample.image
+            yield sample, run_network(network, image.electrons, acquisition_of(image))
+            progress("calibrate", k + 1, total, 0.0)
+
+    first = max(1, total // 5)
+    temperature = _temperature_of(answers(range(first)), np.random.default_rng(config.seed))
+    looks = [_look(sample, fields, temperature) for sample, fields in answers(range(first, total))]
+    return replace(weights, calibration=_confidence_of(looks, temperature).to_arrays())
 
 
-def _keep(
-    drawn: list[tuple[Sample, Fields]], rng: np.random.Generator, temperature: float | None
-) -> list[_Seen]:
-    kept = []
-    for sample, fields in drawn:
-        electrons = sample.image.electrons
-        logits = fields.logits / np.float32(temperature or 1.0)
-        probability = np.exp(logits - logits.max(axis=0))
-        probability /= probability.sum(axis=0)
-        candidates = find_candidates(fields, probability, electrons, acquisition_of(sample.image))
-        # every crystal may count once: the likeliest candidate first
-        candidates.sort(key=lambda c: -c.features[0])
-        right = judge_picks(sample.truth, [(c.y, c.x, c.radius_nm) for c in candidates])
-        at = rng.integers(0, electrons.size, _LOGITS_PER_SCENE)
-        kept.append(
-            _Seen(
-                log_dose=float(np.log10(max(electrons.mean(), 1e-3))),
-                logits=fields.logits.reshape(len(fields.logits), -1)[:, at].T,
-                labels=sample.truth.labels.ravel()[at],
-                features=np.array([c.features for c in candidates]).reshape(-1, len(FEATURES)),
-                right=np.array(right, bool),
-                signature=signature(fields, electrons),
-            )
-        )
-    return kept
+def _temperature_of(answers: Iterator[tuple[Sample, Fields]], rng: np.random.Generator) -> Doubles:
+    logits, labels, doses = [], [], []
+    for sample, fields in answers:
+        at = rng.integers(0, sample.truth.labels.size, _LOGITS_PER_SCENE)
+        logits.append(fields.logits.reshape(len(fields.logits), -1)[:, at].T)
+        labels.append(sample.truth.labels.ravel()[at])
+        doses.append(np.full(len(at), np.log10(max(float(sample.image.electrons.mean()), 1e-3))))
+    return fit_temperature(np.concatenate(logits), np.concatenate(labels), np.concatenate(doses))
 
 
-def _fit(seen: list[_Seen]) -> Confidence:
-    features = np.concatenate([s.features for s in seen])
-    right = np.concatenate([s.right for s in seen])
+def _look(sample: Sample, fields: Fields, temperature: Doubles) -> _Look:
+    electrons = sample.image.electrons
+    probability = class_probability(fields.logits, temperature, float(electrons.mean()))
+    candidates = find_candidates(fields, probability, electrons, acquisition_of(sample.image))
+    # a crystal counts once: find_candidates puts the likeliest first
+    right = judge_picks(sample.truth, [(c.y, c.x, c.radius_nm) for c in candidates])
+    return _Look(
+        features=np.array([c.features for c in candidates]).reshape(-1, len(FEATURES)),
+        right=np.array(right, bool),
+        signature=signature(fields, electrons),
+    )
+
+
+def _confidence_of(looks: list[_Look], temperature: Doubles) -> Confidence:
+    features = np.concatenate([s.features for s in looks])
+    right = np.concatenate([s.right for s in looks])
     centre = features.mean(axis=0) if len(features) else np.zeros(len(FEATURES))
     scale = features.std(axis=0) + 1e-6 if len(features) else np.ones(len(FEATURES))
     standard = np.clip((features - centre) / scale, -5, 5)
-    signatures = np.stack([s.signature for s in seen])
+    signatures = np.stack([s.signature for s in looks])
     mean, whitening = fit_familiarity(signatures)
     distance = np.sqrt((((signatures - mean) @ whitening.T) ** 2).mean(axis=1))
     return Confidence(
-        temperature=fit_temperature(
-            np.concatenate([s.logits for s in seen]),
-            np.concatenate([s.labels for s in seen]),
-            np.repeat([s.log_dose for s in seen], [len(s.labels) for s in seen]),
-        ),
+        temperature=temperature,
         score_centre=centre,
         score_scale=scale,
         score_weights=fit_logistic(standard, right),
@@ -171,7 +163,7 @@ def fit_temperature(
     """
 
     def loss(c: Doubles) -> float:
-        z = logits / np.exp(np.clip(np.polyval(c[::-1], log_dose), -1, 1.5))[:, None]
+        z = logits / temperature_at(c, log_dose)[:, None]
         z = z - z.max(axis=1, keepdims=True)
         own = z[np.arange(len(labels)), labels]
         return float((np.log(np.exp(z).sum(axis=1)) - own).mean())

@@ -69,15 +69,7 @@ class Confidence:
 
     def probability(self, logits: Floats, electrons_per_px: float) -> Floats:
         """Class probabilities at a dose of the working grid, (6, ny, nx)."""
-        scaled = logits / np.float32(self.temperature_at(electrons_per_px))
-        scaled = scaled - scaled.max(axis=0, keepdims=True)
-        np.exp(scaled, out=scaled)
-        return np.asarray(scaled / scaled.sum(axis=0, keepdims=True), np.float32)
-
-    def temperature_at(self, electrons_per_px: float) -> float:
-        """Temperature of the softmax."""
-        x = np.clip(np.log10(max(electrons_per_px, 1e-3)), -2, 3.5)
-        return float(np.exp(np.clip(np.polyval(self.temperature[::-1], x), -1, 1.5)))
+        return class_probability(logits, self.temperature, electrons_per_px)
 
     def score(self, features: Doubles) -> float:
         """Probability that a pick with these features is right."""
@@ -88,6 +80,34 @@ class Confidence:
         """Distance from the drawn scenes over the limit; above 1 is out of distribution."""
         whitened = self.familiar_whitening @ (signature - self.familiar_mean)
         return float(np.sqrt((whitened**2).mean())) / self.familiar_limit
+
+
+def class_probability(logits: Floats, temperature: Doubles, electrons_per_px: float) -> Floats:
+    """Softmax over the first axis at the temperature of a dose.
+
+    Parameters
+    ----------
+    logits
+        (6, ny, nx).
+    temperature
+        Coefficients of ``log T`` in log10 dose, lowest order first, (3,).
+    electrons_per_px
+        Mean dose of the working grid.
+
+    Returns
+    -------
+    float32, (6, ny, nx).
+    """
+    scaled = logits / np.float32(temperature_at(temperature, np.log10(max(electrons_per_px, 1e-3))))
+    scaled -= scaled.max(axis=0, keepdims=True)
+    np.exp(scaled, out=scaled)
+    return np.asarray(scaled / scaled.sum(axis=0, keepdims=True), np.float32)
+
+
+def temperature_at(temperature: Doubles, log_dose: Doubles | float) -> Doubles:
+    """Temperature of the softmax at log10 doses; kept within the range of the fit."""
+    parabola = np.polyval(temperature[::-1], np.clip(log_dose, -2, 3.5))
+    return np.asarray(np.exp(np.clip(parabola, -1, 1.5)))
 
 
 def signature(fields: Fields, electrons: Floats) -> Doubles:

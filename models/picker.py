@@ -66,7 +66,8 @@ class RegionResult:
     thickness_mfp: Floats
     """t/mfp of everything along the beam, (ny, nx)."""
     picks: tuple[Pick, ...]
-    """Best first.  If ``abstained``, these are candidates to look at, not to act on."""
+    """Best first.  If ``abstained``, these are candidates to look at, not to act on; none if the
+    image is out of distribution."""
     abstained: bool
     reason: str
     electrons_per_px: float
@@ -150,8 +151,10 @@ class RegionPicker:
         probability = self._confidence.probability(fields.logits, float(summed.mean()))
         unfamiliarity = self._confidence.unfamiliarity(signature(fields, summed))
         candidates = find_candidates(fields, probability, summed, acquisition)
-        picks = self._rank(candidates, fields, acquisition, binning, electrons.shape)
         foreign = not unfamiliarity <= 1 or float(electrons.sum()) < LEAST_ELECTRONS
+        picks = (
+            () if foreign else self._rank(candidates, fields, acquisition, binning, electrons.shape)
+        )
         abstained, reason = _verdict(picks, dose, float(electrons.sum()), unfamiliarity)
         shape = electrons.shape
         return RegionResult(

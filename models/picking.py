@@ -52,7 +52,7 @@ class Candidate:
 def find_candidates(
     fields: Fields, probability: Floats, electrons: Floats, acquisition: Acquisition
 ) -> list[Candidate]:
-    """Candidate discs of one image, at most ``MOST_CANDIDATES``, unordered.
+    """Candidate discs of one image, at most ``MOST_CANDIDATES``, the likeliest first.
 
     Parameters
     ----------

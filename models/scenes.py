@@ -28,8 +28,8 @@ class SceneConfig:
     """Log-uniform."""
     crystal_size_nm: tuple[float, float] = (100.0, 2000.0)
     """Mean lateral diameter, log-uniform."""
-    crystal_mfp_nm: tuple[float, float] = (80.0, 250.0)
-    """Mean free path of the crystal, one material per scene."""
+    crystal_mfp_nm: tuple[float, float] = (80.0, 450.0)
+    """Mean free path of the crystal, one material per scene, log-uniform."""
     crystals_per_field: tuple[int, int] = (0, 12)
     empty_share: float = 0.06
     bar_share: float = 0.35
@@ -78,10 +78,11 @@ def draw_specimen(
     bars = np.zeros((ny, nx), bool)
     if rng.random() < config.bar_share:
         bars = draw_bars(rng, (ny, nx), pixel_size_nm)
-    film_mfp = film_nm / np.float32(rng.uniform(90, 220))
-    dirt_mfp = dirt_nm / np.float32(rng.uniform(80, 250))
+    film_mfp = film_nm / np.float32(rng.uniform(90, 350))
+    dirt_mfp = dirt_nm / np.float32(rng.uniform(80, 350))
 
-    mfp_nm = float(rng.uniform(*config.crystal_mfp_nm))
+    shortest, longest = config.crystal_mfp_nm
+    mfp_nm = float(np.exp(rng.uniform(np.log(shortest), np.log(longest))))
     crystals = _draw_crystals(rng, config, film_nm, pixel_size_nm, mfp_nm)
     crystal_mfp = np.zeros((ny, nx), np.float32)
     diffraction = np.zeros((ny, nx), np.float32)
@@ -113,7 +114,7 @@ def _draw_crystals(
     least, most = config.crystals_per_field
     wanted = min(int(rng.integers(max(1, least), most + 1)), int(np.ceil(room)))
     flatness = np.exp(rng.uniform(np.log(0.06), np.log(1.0)))
-    plates_nm = float(np.exp(rng.uniform(np.log(25), np.log(150)))) if rng.random() < 0.5 else 0.0
+    plates_nm = float(np.exp(rng.uniform(np.log(20), np.log(160)))) if rng.random() < 0.5 else 0.0
     clustering = float(rng.choice([0.0, 0.25, 0.7], p=[0.45, 0.35, 0.2]))
     crystals: list[Footprint] = []
     centre = np.array([rng.uniform(0, ny), rng.uniform(0, nx)])

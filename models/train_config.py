@@ -18,7 +18,7 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: Annotated[int, Field(ge=0)] = 1
-    steps: Annotated[int, Field(gt=0)] = 4200
+    steps: Annotated[int, Field(gt=0)] = 4000
     batch_size: Annotated[int, Field(gt=0, le=256)] = 6
     learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 3e-3
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-3

@@ -12,7 +12,7 @@ from scipy import ndimage
 from models.classes import Mode, RegionClass
 from models.evaluate import confusion, intersection_over_union, pick_scene, pickable_crystals
 from models.evaluation_scenes import draw_evaluation_scene
-from models.frames import ImageError
+from models.frames import ImageError, mend_bad_pixels
 from models.imaging import ImagingConfig, Scene, take_image
 from models.picker import RegionPicker
 from models.picking import split_instances
@@ -128,6 +128,19 @@ def test_a_dim_abstention_says_how_many_electrons_it_wants(picker: RegionPicker)
     result = pick_scene(picker, scene)
     assert result.abstained
     assert result.out_of_distribution or result.electrons_per_px_wanted > 0.04
+
+
+def test_hot_and_dead_pixels_are_mended_and_honest_counts_are_not() -> None:
+    rng = np.random.default_rng(0)
+    for dose in (0.02, 1.0, 400.0):
+        clean = rng.poisson(dose, (90, 70)).astype(np.float32)
+        np.testing.assert_array_equal(mend_bad_pixels(clean), clean)
+    broken = clean.copy()
+    broken[40, 33], broken[0, 5] = 30000, 0
+    mended = mend_bad_pixels(broken)
+    assert abs(mended[40, 33] - 400) < 60
+    assert abs(mended[0, 5] - 400) < 60
+    assert (mended != broken).sum() == 2
 
 
 def _photograph() -> np.ndarray:
