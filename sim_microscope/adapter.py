@@ -47,6 +47,7 @@ from sim_microscope.faults import FaultBoard
 from sim_microscope.options import Options, PacedClock, read_options
 from sim_microscope.randomness import stream
 from sim_microscope.raster import BATCH
+from sim_microscope.scenario import Scenario
 from sim_microscope.specimen import TruePose
 from sim_microscope.truth import Truth
 from sim_microscope.world import Shutter, World
@@ -136,6 +137,11 @@ class SimulatedAdapter:
             return self._world.truth
 
     @property
+    def scenario(self) -> Scenario:
+        """What is simulated; for tests and reports only."""
+        return self._world.scenario
+
+    @property
     def faults(self) -> FaultBoard:
         """For tests: inject and clear faults by name."""
         return self._world.faults
@@ -157,6 +163,11 @@ class SimulatedAdapter:
         """Where the specimen really is now."""
         with self._lock:
             return self._world.stage.true_pose(self._now())
+
+    def true_beam_um(self) -> tuple[float, float]:
+        """Specimen point that lies on the axis of the beam now."""
+        with self._lock:
+            return self._world.true_beam_um(self._now())
 
     # --- stage -----------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ it is known exactly everywhere.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,7 @@ class Film:
         return total
 
 
+@lru_cache(maxsize=4)
 def make_film(spec: FilmSpec, seed: int) -> Film:
     """Draw a film; the same `seed`, the same film."""
     rng = stream(seed, "film")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sim_microscope.geometry import axis_to_beam_deg
 from sim_microscope.layout import Crystal
 from sim_microscope.optics import SimulatedOptics
 from sim_microscope.scattering.diffraction import (
@@ -20,7 +21,9 @@ from sim_microscope.scattering.diffraction import (
     DiffractionCamera,
     diffraction_pattern,
 )
+from sim_microscope.scenario import Zone
 from sim_microscope.specimen import Specimen, TruePose
+from sim_microscope.zones import family
 
 if TYPE_CHECKING:
     from sim_microscope.wear import Wear
@@ -46,6 +49,11 @@ class Illuminated:
     misorientation_deg: float
     """Of the nearest wanted zone from the beam."""
     zone: tuple[int, int, int]
+    """Member of the family that lies nearest the beam."""
+    family: tuple[int, int, int]
+    """As the scenario names it."""
+    tilt_mrad: tuple[float, float]
+    """Tilt vector in the frame of the detector, to the Laue circle's centre."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +78,8 @@ def disc_contents(specimen: Specimen, optics: SimulatedOptics, pose: TruePose) -
     x, y = specimen.to_holder(column_x, column_y, pose)
     centre = specimen.to_holder(np.array(middle[0]), np.array(middle[1]), pose)
     R = pose.tilt()
+    upright = optics.beam_upright()
+    to_detector = np.linalg.inv(optics.column_from_detector())
     carbon = specimen.solid_nm(x, y) / R[2, 2]
     open_to_beam = 1 - specimen.bar_cover(x, y)
     thickness = []
@@ -94,7 +104,9 @@ def disc_contents(specimen: Specimen, optics: SimulatedOptics, pose: TruePose) -
         mean = _mean(t, share)
         spread = np.sqrt(3 * max(_mean((t - mean) ** 2, share), 0.0)) / mean
         point = (_mean(x, share), _mean(y, share))
-        zone, angle = nearest_zone(crystal, R @ crystal.orientation_at(*point))
+        orientation = upright @ R @ crystal.orientation_at(*point)
+        family_name, zone, angle = nearest_zone(crystal, orientation)
+        axis = orientation @ crystal.structure.direction(zone)
         lit.append(
             Illuminated(
                 crystal=crystal,
@@ -105,6 +117,8 @@ def disc_contents(specimen: Specimen, optics: SimulatedOptics, pose: TruePose) -
                 centre_um=point,
                 misorientation_deg=angle,
                 zone=zone,
+                family=family_name,
+                tilt_mrad=_tilt_mrad(to_detector @ axis[:2] * np.sign(axis[2]), angle),
             )
         )
     empty = weight * (covered == 0)
@@ -173,18 +187,22 @@ def specimen_free(carbon_nm: float, optics: SimulatedOptics) -> CrystalInBeam:
     return CrystalInBeam(load_structure("SrTiO3"), np.eye(3), 0.0, carbon_nm=carbon_nm)
 
 
-def nearest_zone(crystal: Crystal, orientation: Array) -> tuple[tuple[int, int, int], float]:
-    """The wanted zone nearest the beam and its angle in degrees."""
-    from sim_microscope.geometry import axis_to_beam_deg
-    from sim_microscope.zones import family
-
-    angles = {
-        member: axis_to_beam_deg(orientation @ crystal.structure.direction(member))
+def nearest_zone(crystal: Crystal, orientation: Array) -> tuple[Zone, Zone, float]:
+    """Family, member nearest the beam, and its angle in degrees, of the wanted zones."""
+    found = (
+        (zone, member, axis_to_beam_deg(orientation @ crystal.structure.direction(member)))
         for zone in crystal.zones
         for member in family(crystal.structure, zone)
-    }
-    best = min(angles, key=lambda member: angles[member])
-    return best, angles[best]
+    )
+    return min(found, key=lambda entry: entry[2])
+
+
+def _tilt_mrad(transverse: Array, angle_deg: float) -> tuple[float, float]:
+    length = float(np.hypot(*transverse))
+    if length == 0:
+        return 0.0, 0.0
+    x, y = np.deg2rad(angle_deg) * 1e3 * transverse / length
+    return float(x), float(y)
 
 
 def _mean(values: Array, weights: Array) -> float:

@@ -118,6 +118,7 @@ class Truth:
                         part.thickness_nm,
                         part.misorientation_deg,
                         *part.zone,
+                        *part.tilt_mrad,
                     ]
                 )
         table = file.create_dataset(  # type: ignore[attr-defined]
@@ -132,9 +133,11 @@ class Truth:
         table.attrs["detector"] = json.dumps([e.detector for e in self.exposures])
         table.attrs["mode"] = json.dumps([e.optics.mode.value for e in self.exposures])
         crystals = file.create_dataset(  # type: ignore[attr-defined]
-            "exposures_crystals", data=np.array(lit, dtype=float).reshape(-1, 8)
+            "exposures_crystals", data=np.array(lit, dtype=float).reshape(-1, 10)
         )
-        crystals.attrs["columns"] = "number crystal share thickness_nm misorientation_deg u v w"
+        crystals.attrs["columns"] = (
+            "number crystal share thickness_nm misorientation_deg u v w tilt_x_mrad tilt_y_mrad"
+        )
 
 
 def _write_scan(group: object, raster: Raster) -> None:

@@ -75,6 +75,13 @@ class World:
         """Read-back of the optics."""
         return self.optics.state(self.measured_pA(now_s))
 
+    def true_beam_um(self, now_s: float) -> tuple[float, float]:
+        """Specimen point on the axis of the beam."""
+        middle = self.optics.beam_centre_um()
+        pose = self.stage.true_pose(now_s)
+        x, y = self.specimen.to_holder(np.array(middle[0]), np.array(middle[1]), pose)
+        return float(x), float(y)
+
     def account(self, until_s: float, running: Running | None, number: int) -> None:
         """Book the true dose up to an instant; call it before anything changes.
 
@@ -148,8 +155,6 @@ class World:
     ) -> None:
         """Write one exposure into the truth."""
         pose = self.stage.true_pose(now_s)
-        middle = self.optics.beam_centre_um()
-        x, y = self.specimen.to_holder(np.array(middle[0]), np.array(middle[1]), pose)
         self.truth.exposures.append(
             ExposureTruth(
                 number=shutter.number,
@@ -160,7 +165,7 @@ class World:
                 pose=pose,
                 read=self.stage.read(now_s),
                 optics=self.optics_state(now_s),
-                beam_um=(float(x), float(y)),
+                beam_um=self.true_beam_um(now_s),
                 disc=disc,
                 raster=raster,
             )
