@@ -107,7 +107,7 @@ def _truth(run_dir: Path, night: Night, problems: list[str]) -> Truth | None:
         return None
     try:
         return read_truth(path)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         problems.append(f"the simulator's truth cannot be read: {error}")
         return None
 
