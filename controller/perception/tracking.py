@@ -34,7 +34,7 @@ def locate_template(
     expected_px: tuple[float, float],
     *,
     search_px: float,
-    smoothing_px: float = 2.0,
+    smoothing_px: float | None = None,
 ) -> ShiftEstimate:
     """Find in `image` what lies around `centre_px` in `reference`.
 
@@ -49,15 +49,17 @@ def locate_template(
     search_px
         How far from there to look.
     smoothing_px
-        Gaussian sigma applied to both.
+        Gaussian sigma applied to both; by default a twentieth of the template, at least 2:
+        the noise of single pixels says nothing about a crystal a hundred pixels wide.
 
     Returns
     -------
     ShiftEstimate
         Found minus expected position; zero shift and correlation where nothing overlaps.
     """
-    ref = ndimage.gaussian_filter(_finite(reference), smoothing_px)
-    new = ndimage.gaussian_filter(_finite(image), smoothing_px)
+    sigma = max(2.0, radius_px / 20) if smoothing_px is None else smoothing_px
+    ref = ndimage.gaussian_filter(without_outliers(reference), sigma)
+    new = ndimage.gaussian_filter(without_outliers(image), sigma)
     template, anchor = _crop(ref, centre_px, radius_px)
     window, corner = _crop(new, expected_px, radius_px + search_px)
     if min(template.shape) < 8 or any(
@@ -74,9 +76,19 @@ def locate_template(
     return ShiftEstimate(found_x - expected_px[0], found_y - expected_px[1], float(ncc[row, col]))
 
 
-def _finite(image: Image) -> NDArray[np.float64]:
+def without_outliers(image: Image) -> NDArray[np.float64]:
+    """The picture with NaN, hot and dead pixels replaced by the median of their neighbours.
+
+    An outlier is six standard deviations of the whole picture from that median: such a pixel
+    stays where it is while the specimen moves, and would be followed instead.
+    """
     values = np.asarray(image, dtype=np.float64)
-    return np.where(np.isfinite(values), values, np.nanmean(values))
+    bad = ~np.isfinite(values)
+    values = np.where(bad, np.nanmean(values), values)
+    local = ndimage.median_filter(values, size=3)
+    bad |= np.abs(values - local) > 6 * values.std()
+    cleaned: NDArray[np.float64] = np.where(bad, local, values)
+    return cleaned
 
 
 def _crop(

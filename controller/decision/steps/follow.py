@@ -13,7 +13,7 @@ from controller.decision.belief import Belief, Target
 from controller.decision.illumination import detector_for, image_optics
 from controller.decision.rig import Rig
 from controller.hardware.values import Mode, PartialPose, Purpose
-from controller.perception.tracking import locate_template
+from controller.perception.tracking import locate_template, without_outliers
 from controller.perception.view import View
 from controller.record.events import HeightFound, Located
 
@@ -137,5 +137,5 @@ def _rescaled(
     factor = seen.pixel_size_nm / view.pixel_size_nm
     if abs(factor - 1) < 1e-3:
         return image, (x_px, y_px)
-    zoomed = ndimage.zoom(image, factor, order=1, grid_mode=True, mode="nearest")
+    zoomed = ndimage.zoom(without_outliers(image), factor, order=1, grid_mode=True, mode="nearest")
     return zoomed.astype(np.float32), ((x_px + 0.5) * factor - 0.5, (y_px + 0.5) * factor - 0.5)

@@ -40,3 +40,26 @@ def test_an_empty_picture_has_no_correlation() -> None:
 def test_a_template_outside_the_picture_is_no_find() -> None:
     image = scene((240, 320), (0, 0), 4, seed=1)
     assert locate_template(image, (900, 900), 40, image, (150, 110), search_px=20).correlation == 0
+
+
+def test_a_hot_pixel_is_not_followed() -> None:
+    reference, image = scene((240, 320), (0, 0), 4, seed=1), scene((240, 320), (30, 20), 4, seed=2)
+    for picture in (reference, image):
+        picture[100:102, 140] = 4000
+    found = locate_template(reference, (150, 110), 60, image, (150, 110), search_px=80)
+    assert (found.dx_px, found.dy_px) == pytest.approx((30, 20), abs=2.0)
+
+
+def test_a_thin_crystal_is_followed() -> None:
+    """A tenth of the beam missing at four electrons per pixel."""
+    rows, cols = np.indices((400, 420))
+
+    def thin(dx: float, dy: float, seed: int) -> np.ndarray:
+        inside = np.abs(cols - 200 - dx) + np.abs(rows - 190 - dy) < 50
+        return np.random.default_rng(seed).poisson(4 * (1 - 0.1 * inside)).astype(np.float32)
+
+    found = locate_template(
+        thin(0, 0, 1), (200, 190), 80, thin(-41, 27, 2), (200, 190), search_px=90
+    )
+    assert (found.dx_px, found.dy_px) == pytest.approx((-41, 27), abs=5.0)
+    assert found.correlation > 0.5
