@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 
+_MARGIN_A = 1.5
+"""Field beyond the windows: the radius of an atom."""
+
+
 @dataclass(frozen=True)
 class ScanDetector:
     """The pixel detector behind a scan: (rows, cols), and the angle of one pixel."""
@@ -184,8 +188,8 @@ class Scan4DSimulator:
         centre = np.rint((low + high) / 2)
         reach = np.maximum(high - centre, centre - low)
         rows, cols = (
-            int(fft.next_fast_len(int(2 * np.ceil(r) + n + 4), real=True))
-            for r, n in zip(reach, self._window, strict=True)
+            int(fft.next_fast_len(int(2 * np.ceil(r + _MARGIN_A / d) + n), real=True))
+            for r, n, d in zip(reach, self._window, self._sampling, strict=True)
         )
         return _Field((rows, cols), (int(centre[0]), int(centre[1])))
 
@@ -196,8 +200,7 @@ class Scan4DSimulator:
         half = np.array(field.shape) * pixel / 2
         corners = ((centre - half)[::-1], (centre + half)[::-1])
         atoms = self._specimen.atoms(*corners, seed=self._seed)
-        shift = np.array([-centre[1], -centre[0], 0.0])
-        return atoms.displaced(np.broadcast_to(shift, atoms.positions_A.shape))
+        return atoms.displaced(np.array([[-centre[1], -centre[0], 0.0]]))
 
     def _gratings(self, field: _Field, configuration: int) -> tuple[torch.Tensor, float]:
         """exp(i phi) of every slice over the field, and the distance between slices."""

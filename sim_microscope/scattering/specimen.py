@@ -74,11 +74,12 @@ class ScanSpecimen:
     def atoms(self, low_A: Array, high_A: Array, *, seed: int) -> Atoms:
         """Atoms between two corners (x, y) in Å, damaged; the same seed gives the same damage."""
         thickness = 10 * self.thickness_nm
+        strays = _FARTHEST_A if self.disorder_A > 0 else 0.0
         atoms = crystal_slab(
             self.structure,
             self.orientation,
-            low_A=np.append(low_A, 0.0),
-            high_A=np.append(high_A, thickness),
+            low_A=np.append(low_A - strays, 0.0),
+            high_A=np.append(high_A + strays, thickness),
             origin_A=self.origin_A,
         )
         if self.faces is not None:
@@ -91,6 +92,9 @@ class ScanSpecimen:
             atoms = atoms.select(stays | (atoms.atomic_number >= _HEAVY))
         if self.disorder_A > 0:
             atoms = atoms.displaced(self._cauchy_displacement(atoms, seed))
+            x_y = atoms.positions_A[:, :2]
+            here = (x_y >= low_A) & (x_y < high_A)
+            atoms = atoms.select(here[:, 0] & here[:, 1])
         if self.carbon_nm > 0:
             film = carbon_film(
                 low_A=np.append(low_A, thickness), high_A=np.append(high_A, self.depth_A), seed=seed

@@ -8,33 +8,10 @@ import pytest
 
 from sim_microscope.scattering.scattering_factors import scattering_factor_A
 
-ELEMENTS = [
-    "H",
-    "C",
-    "N",
-    "O",
-    "Al",
-    "Si",
-    "P",
-    "S",
-    "Cl",
-    "Ti",
-    "Fe",
-    "Co",
-    "Ni",
-    "Cu",
-    "Zn",
-    "Br",
-    "Sr",
-    "Zr",
-    "Cs",
-    "Ba",
-    "Ce",
-    "Hf",
-    "Au",
-    "Pb",
-    "I",
-]  # what frameworks and test crystals are made of
+# what frameworks and test crystals are made of
+LIGHT = ["H", "C", "N", "O", "Al", "Si", "P", "S", "Cl"]
+METALS = ["Ti", "Fe", "Co", "Ni", "Cu", "Zn", "Sr", "Zr", "Cs", "Ba", "Ce", "Hf", "Au", "Pb"]
+ELEMENTS = [*LIGHT, *METALS, "Br", "I"]
 
 
 @pytest.mark.parametrize("symbol", ELEMENTS)
