@@ -45,8 +45,8 @@ def summarise(
     data = {
         "schema": SCHEMA,
         "simulated": night.simulated,
-        "verdict": {
-            "line": verdict(night, needs),
+        "verdict": verdict(night, needs),
+        "counts": {
             "targets": len(night.targets),
             **{
                 status: count(night, status)

@@ -20,6 +20,9 @@ from controller.record.report.svg import add, tip
 LONGEST_PX = 1400
 """Longest side of the mosaic picture."""
 
+UNSEEN = (30, 38, 52)
+"""Colour where no tile lies."""
+
 CLASS_COLOURS = {
     2: (70, 200, 235, 110),
     3: (240, 150, 40, 120),
@@ -113,7 +116,9 @@ def mosaic_drawing(
     album: Album, mosaic: Mosaic, markers: list[Marker]
 ) -> tuple[ET.Element, ET.Element | None]:
     """The survey with numbered targets, and the overlay of classes as a second drawing."""
-    picture = album.keep("survey", grey(mosaic.values), pieces=3)
+    seen = grey(mosaic.values)
+    pixels = np.where(np.isnan(mosaic.values)[..., None], UNSEEN, seen[..., None]).astype(np.uint8)
+    picture = album.keep("survey", pixels, pieces=3)
     root = framed(picture, f"Survey with {len(markers)} targets", css="picture survey")
     unit = picture.width_px / 100
     for marker in markers:
