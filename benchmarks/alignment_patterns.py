@@ -59,7 +59,7 @@ class Crystal:
         return np.linalg.inv(self.cell).T
 
     def structure_factors(self, hkl: NDArray[np.int64]) -> NDArray[np.complex128]:
-        """F in A for each row of hkl."""
+        """Fourier coefficients sum f exp(-2 pi i g.r) in A, for each row of hkl."""
         from abtem.parametrizations import LobatoParametrization
 
         table = LobatoParametrization()
@@ -73,7 +73,7 @@ class Crystal:
             for symbol in sorted(set(self.symbols)):
                 f = np.asarray(table.scattering_factor(symbol)(g2))
                 chosen = np.array([s == symbol for s in self.symbols])
-                phase = np.exp(2j * np.pi * (part @ self.positions[chosen].T))
+                phase = np.exp(-2j * np.pi * (part @ self.positions[chosen].T))
                 dw = np.exp(-2 * np.pi**2 * np.outer(g2, self.u_iso[chosen]))
                 total += f * (phase * dw * self.occupancy[chosen]).sum(1)
             for h, v in zip(map(tuple, part.tolist()), total, strict=True):

@@ -6,6 +6,8 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from controller.perception.alignment.calibration import calibrated_sigma_mrad
+from controller.perception.alignment.dynamical import Summit
 from controller.perception.alignment.optics import wavenumber_inv_A
 from controller.perception.alignment.pattern import Pattern, check_pattern, is_saturated
 from controller.perception.alignment.result import (
@@ -18,10 +20,15 @@ from controller.perception.alignment.result import (
 from controller.perception.alignment.spots import Spots, find_spots
 from controller.perception.alignment.structure import CrystalStructure
 from controller.perception.alignment.structure_free import LARGEST_TILT_DEG, fit_structure_free
+from controller.perception.alignment.structure_known import REACH_DEG, Task, fit_structure
 
 Array = NDArray[np.float64]
 
 _FEWEST_ELECTRONS = 150.0
+_LEAST_GAIN = 12.0
+_LEAST_GAP = 5.0
+_LEAST_EXPLAINED = 0.55
+_RIVAL_MRAD = 5.0
 
 
 def estimate_tilt(
@@ -79,9 +86,12 @@ def estimate_tilt(
     if reason:
         return _finish(_no_answer(reason, mode, checked, inv_A_per_px), started)
     spots = find_spots(checked, beam_stop=beam_stop, centre_px=centre)
-    reason = _spotless(spots)
+    reason = _spotless(spots, structure is not None)
     if reason:
         return _finish(_no_answer(reason, mode, checked, inv_A_per_px, spots), started)
+    if structure is not None and target_zone_uvw is not None:
+        task = Task(checked, spots, structure, target_zone_uvw, energy_keV, inv_A_per_px, prior)
+        return _finish(_structure_known(task), started)
     return _finish(_structure_free(checked, spots, wavenumber, inv_A_per_px), started)
 
 
@@ -99,11 +109,95 @@ def _unusable(pattern: Pattern) -> str:
     return ""
 
 
-def _spotless(spots: Spots) -> str:
+def _spotless(spots: Spots, structure_known: bool) -> str:
     bragg = len(spots) - (spots.direct is not None)
-    if bragg < 3:
+    if bragg < (2 if structure_known else 3):
         return f"{bragg} spots besides the direct beam: no crystal, or too few electrons"
     return ""
+
+
+def _structure_known(task: Task) -> TiltEstimate:
+    blank = _no_answer("", "structure", task.pattern, task.inv_A_per_px, task.spots)
+    fit = fit_structure(task)
+    if not fit.explanations:
+        return replace(blank, reason="no orientation of the structure explains any spot")
+    best = fit.explanations[0]
+    summit, pose = best.summit, best.summit.pose
+    used, explained = _explained_spots(task.spots, summit)
+    rivals = [
+        e
+        for e in fit.explanations[1:]
+        if np.hypot(e.tilt_mrad[0] - best.tilt_mrad[0], e.tilt_mrad[1] - best.tilt_mrad[1])
+        > _RIVAL_MRAD
+    ]
+    gap = pose.log_gain - max((e.summit.pose.log_gain for e in rivals), default=0.0)
+    theta = float(np.hypot(*best.tilt_mrad)) * 1e-3
+    reason = _doubt(pose.log_gain, gap, explained, theta)
+    found = np.stack([task.spots.x_px, task.spots.y_px], 1)
+    dark = (summit.expected < 1.0) & (summit.counted < 3.0)
+    return replace(
+        blank,
+        tilt_x_mrad=best.tilt_mrad[0],
+        tilt_y_mrad=best.tilt_mrad[1],
+        sigma_mrad=calibrated_sigma_mrad(summit.covariance, task.pattern.electrons, theta),
+        answered=not reason,
+        reason=reason,
+        centre_x_px=pose.centre_px[0],
+        centre_y_px=pose.centre_px[1],
+        inv_A_per_px=pose.inv_A_per_px,
+        in_plane_rotation_deg=float(np.rad2deg(best.in_plane_rotation_rad)),
+        circle_radius_inv_A=wavenumber_inv_A(task.energy_keV) * float(np.sin(theta)),
+        thickness_nm=0.1 * pose.thickness_A,
+        alternatives=tuple(
+            Alternative(*e.tilt_mrad, pose.log_gain - e.summit.pose.log_gain) for e in rivals
+        ),
+        marks=Marks(found[used], found[~used], summit.node_px[dark]),
+        orientation=best.orientation,
+        explained_fraction=explained,
+    )
+
+
+def _doubt(gain: float, gap: float, explained: float, theta: float) -> str:
+    """Why the best explanation is not to be acted on; empty if it is."""
+    if gain < _LEAST_GAIN:
+        return (
+            f"the best orientation gains only {gain:.0f} in log-likelihood over no crystal at all "
+            f"(needed {_LEAST_GAIN:.0f}): too few electrons, no crystal, or another structure"
+        )
+    if explained < _LEAST_EXPLAINED:
+        return (
+            f"the best orientation explains {100 * explained:.0f} % of the spots "
+            f"(needed {100 * _LEAST_EXPLAINED:.0f} %): another structure, a second crystal, or a "
+            f"tilt beyond {REACH_DEG:.0f} deg"
+        )
+    if gap < _LEAST_GAP:
+        return (
+            f"another orientation explains the pattern nearly as well (gap {gap:.1f} in "
+            f"log-likelihood, needed {_LEAST_GAP:.0f}); more electrons would tell"
+        )
+    if theta > np.deg2rad(REACH_DEG + 1.0):
+        return f"the nearest zone of the family is {np.rad2deg(theta):.1f} deg away"
+    return ""
+
+
+def _explained_spots(spots: Spots, summit: Summit) -> tuple[NDArray[np.bool_], float]:
+    """Which spots lie on a node that should be lit, and their part of the (capped) counts."""
+    lit = summit.expected > 0.15 * np.maximum(summit.counted, 0.0)
+    lit &= summit.expected > 0.3
+    used = np.zeros(len(spots), dtype=bool)
+    if lit.any():
+        at = summit.node_px[lit]
+        distance = np.hypot(
+            spots.x_px[:, None] - at[None, :, 0], spots.y_px[:, None] - at[None, :, 1]
+        )
+        used = distance.min(axis=1) < 2.0
+    weight = np.minimum(spots.counts, 60.0)
+    near_direct = np.hypot(
+        spots.x_px - summit.pose.centre_px[0], spots.y_px - summit.pose.centre_px[1]
+    )
+    weight = np.where(near_direct < 4.0 * spots.sigma_px + 2.0, 0.0, weight)
+    used |= near_direct < 2.0
+    return used, float(weight[used].sum() / max(float(weight.sum()), 1e-9))
 
 
 def _structure_free(

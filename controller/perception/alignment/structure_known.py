@@ -1,0 +1,223 @@
+"""Tilt with a known structure: find the basin, climb it, say what else could be.
+
+Templates around the target zone find candidates; these climb an over-dispersed likelihood that
+counts empty nodes, with widths that shrink; the survivors finish on Bloch waves.  The answer is
+the best of them, its error follows from the curvature there, and its rivals are kept.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controller.perception.alignment.apertures import make_plate
+from controller.perception.alignment.bloch import BlochModel
+from controller.perception.alignment.dynamical import Summit, climb_dynamical
+from controller.perception.alignment.geometry import TiltVector
+from controller.perception.alignment.lattice import fit_lattice
+from controller.perception.alignment.optics import relativistic_factor, wavenumber_inv_A
+from controller.perception.alignment.pattern import Pattern
+from controller.perception.alignment.polish import (
+    Pose,
+    Scene,
+    distinct,
+    finish_kinematical,
+    polish,
+)
+from controller.perception.alignment.result import TiltPrior
+from controller.perception.alignment.search import (
+    TemplateLibrary,
+    polar_image,
+    search,
+    template_libraries,
+)
+from controller.perception.alignment.spots import Spots
+from controller.perception.alignment.structure import CrystalStructure
+from controller.perception.alignment.structure_factors import reflections, structure_factors
+from controller.perception.alignment.zone import nearest_member
+
+Array = NDArray[np.float64]
+
+REACH_DEG = 20.0
+_SCALES = (0.98, 1.0, 1.02)
+_BEAMS = 100
+_COUPLING_REACH_INV_A = 2.2
+_MOST_REFLECTIONS = 60000
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One basin: its summit and what it means for the target zone."""
+
+    summit: Summit
+    tilt_mrad: TiltVector
+    in_plane_rotation_rad: float
+    orientation: Array
+    """Of the family member nearest to the beam, (3, 3)."""
+
+
+@dataclass(frozen=True)
+class StructureFit:
+    """All basins that were worth climbing, best first; empty where none was."""
+
+    explanations: tuple[Explanation, ...]
+    scene: Scene
+
+
+@dataclass(frozen=True)
+class Task:
+    """One pattern and the crystal it is said to show."""
+
+    pattern: Pattern
+    spots: Spots
+    structure: CrystalStructure
+    zone_uvw: tuple[int, int, int]
+    energy_keV: float
+    inv_A_per_px: float
+    prior: TiltPrior | None
+
+
+def fit_structure(task: Task) -> StructureFit:
+    """Search, climb and rank."""
+    g_max = _resolution(task)
+    libraries = template_libraries(
+        task.structure, task.zone_uvw, round(wavenumber_inv_A(task.energy_keV), 3), g_max,
+        REACH_DEG, _grid_step_deg(task.structure),
+    )  # fmt: skip
+    best: StructureFit | None = None
+    for centre, sigma in _centres(task):
+        scene = _scene(task, g_max, centre, sigma)
+        fit = _fit_at(task, scene, libraries, g_max, centre)
+        if best is None or _top(fit) > _top(best):
+            best = fit
+    if best is None:
+        return StructureFit((), _scene(task, g_max, task.spots.centre_px, 1.0))
+    return best
+
+
+def _top(fit: StructureFit) -> float:
+    return fit.explanations[0].summit.pose.log_gain if fit.explanations else -np.inf
+
+
+def _fit_at(
+    task: Task,
+    scene: Scene,
+    libraries: tuple[TemplateLibrary, ...],
+    g_max: float,
+    centre: tuple[float, float],
+) -> StructureFit:
+    n_radii = int(g_max / task.inv_A_per_px) + 3
+    polar = polar_image(task.pattern, task.spots, centre, n_radii)
+    small = task.structure.volume < 400.0
+    candidates = search(polar, libraries, task.inv_A_per_px, _SCALES, 90 if small else 30)
+    poses = [
+        Pose(c.zone, c.orientation, centre, task.inv_A_per_px * c.scale, 400.0, 0.0)
+        for c in candidates
+    ]
+    poses = _expected(task, poses)
+    poses = polish(scene, poses, (40, 20, 8) if small else (10, 6, 4))
+    poses = distinct([finish_kinematical(scene, p) for p in poses], 4, 0.25)
+    if not poses:
+        return StructureFit((), scene)
+    model = _bloch_model(task, g_max)
+    worth = [p for p in poses if p.log_gain > 0.75 * poses[0].log_gain - 5.0]
+    summits = [climb_dynamical(scene, model, p, beams=_BEAMS) for p in worth]
+    rest = [_unclimbed(p) for p in poses if p.log_gain <= 0.75 * poses[0].log_gain - 5.0]
+    summits.sort(key=lambda s: -s.pose.log_gain)
+    explanations = [_explain(task.structure, s) for s in summits + rest]
+    return StructureFit(tuple(explanations), scene)
+
+
+def _unclimbed(pose: Pose) -> Summit:
+    """A rival too poor to climb on Bloch waves, kept for the record."""
+    nothing = np.empty(0)
+    return Summit(pose, np.full((2, 2), np.nan), False, np.empty((0, 2)), nothing, nothing)
+
+
+def _explain(structure: CrystalStructure, summit: Summit) -> Explanation:
+    orientation, tilt, phi = nearest_member(structure, summit.pose.zone, summit.pose.orientation)
+    return Explanation(summit, tilt, phi, orientation)
+
+
+def _expected(task: Task, poses: list[Pose]) -> list[Pose]:
+    """Only what the prior allows: within four sigma, and at least two degrees."""
+    prior = task.prior
+    if prior is None or prior.tilt_mrad is None:
+        return poses
+    allowed = max(4.0 * prior.tilt_sigma_mrad, 35.0)
+    kept = []
+    for pose in poses:
+        _, tilt, _ = nearest_member(task.structure, pose.zone, pose.orientation)
+        if np.hypot(tilt[0] - prior.tilt_mrad[0], tilt[1] - prior.tilt_mrad[1]) <= allowed:
+            kept.append(pose)
+    return kept
+
+
+def _resolution(task: Task) -> float:
+    """Largest g worth looking at, in tenths of 1/A: within the frame, within what tables hold."""
+    reach = 0.55 * max(task.pattern.shape) * task.inv_A_per_px
+    return float(np.clip(np.round(reach, 1), 0.4, 1.4))
+
+
+def _grid_step_deg(structure: CrystalStructure) -> float:
+    """Small cells show few spots, each within a narrow range: a finer grid, still a small one."""
+    return 0.5 if structure.volume < 400.0 else 1.0
+
+
+def _centres(task: Task) -> list[tuple[tuple[float, float], float]]:
+    """Places of the direct beam to try, each with its uncertainty in px."""
+    spots = task.spots
+    if spots.direct is not None:
+        return [(spots.centre_px, 0.3)]
+    if task.prior is not None and task.prior.centre_px is not None:
+        return [(task.prior.centre_px, 0.5)]
+    lattice = fit_lattice(
+        spots.x_px, spots.y_px, spots.counts, spots.centre_px, centre_is_node=False
+    )
+    if lattice is None or lattice.score < 10.0:
+        shifts = [(0.0, 0.0), (3.0, 0.0), (-3.0, 0.0), (0.0, 3.0), (0.0, -3.0)]
+        return [((spots.centre_px[0] + x, spots.centre_px[1] + y), 1.5) for x, y in shifts]
+    i, j = (v.ravel() for v in np.meshgrid([0, -1, 1], [0, -1, 1]))
+    nodes = np.array(lattice.origin_px) + np.stack([i, j], 1) @ lattice.basis_px
+    off = np.hypot(*(nodes - np.array(spots.centre_px)).T)
+    near = np.argsort(off)[:5]
+    return [((float(nodes[k, 0]), float(nodes[k, 1])), 0.6) for k in near if off[k] < 16.0]
+
+
+def _scene(task: Task, g_max: float, centre: tuple[float, float], sigma: float) -> Scene:
+    known = reflections(task.structure, g_max)
+    top = np.sort(np.argsort(-known.strength, kind="stable")[:_MOST_REFLECTIONS])
+    wavenumber = wavenumber_inv_A(task.energy_keV)
+    unit = relativistic_factor(task.energy_keV) / (np.pi * task.structure.volume)
+    spots = task.spots
+    bragg = spots.counts if spots.direct is None else np.delete(spots.counts, spots.direct)
+    longest = float(np.linalg.norm(task.structure.direct, axis=1).max())
+    plate = make_plate(
+        task.pattern, spots.background, spots.sigma_px, centre,
+        spacing_px=1.0 / longest / task.inv_A_per_px,
+    )  # fmt: skip
+    return Scene(
+        plate=plate,
+        spots=replace(spots, centre_px=centre),
+        wavenumber=wavenumber,
+        g=known.g[top],
+        length=np.linalg.norm(known.g[top], axis=1),
+        coupling=known.strength[top] * (unit / wavenumber) ** 2,
+        inv_A_per_px=task.inv_A_per_px,
+        centre_sigma_px=sigma,
+        brightest=float(bragg.max(initial=5.0)),
+    )
+
+
+def _bloch_model(task: Task, g_max: float) -> BlochModel:
+    known = reflections(task.structure, g_max)
+    top = np.sort(np.argsort(-known.strength, kind="stable")[:_MOST_REFLECTIONS])
+    unit = relativistic_factor(task.energy_keV) / (np.pi * task.structure.volume)
+    return BlochModel(
+        factors=structure_factors(task.structure, _COUPLING_REACH_INV_A),
+        coupling_unit=unit,
+        wavenumber=wavenumber_inv_A(task.energy_keV),
+        hkl=known.hkl[top],
+        g=known.g[top],
+        potential=unit * np.sqrt(known.strength[top]),
+    )
