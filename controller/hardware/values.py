@@ -508,6 +508,8 @@ class Capabilities(Frozen):
     """The beam is below 1e-4 of its peak beyond this multiple of its radius."""
     position_sigma_nm: NonNegative = 60.0
     """How well the stage read-back tells which specimen point is under the beam, untilted."""
+    drift_nm_per_s: NonNegative = 0.0
+    """One sigma of how fast specimen and read-back part, since nobody registers them again."""
     eucentric_sigma_um: NonNegative = 0.5
     """How far the specimen may be from the tilt axis: its sine shifts the illuminated point."""
     long_operations: frozenset[LongOperation] = frozenset()

@@ -38,12 +38,21 @@ class Assessment:
 
 
 class Assessor:
-    """Reads the instrument before the beam may open."""
+    """Reads the instrument before the beam may open.
 
-    def __init__(self, adapter: Adapter, *, holder_id: str | None, cell_nm: float) -> None:
+    Parameters
+    ----------
+    drifting_s
+        How long the specimen has already drifted against the map of the ledger.
+    """
+
+    def __init__(
+        self, adapter: Adapter, *, holder_id: str | None, cell_nm: float, drifting_s: float = 0.0
+    ) -> None:
         self._adapter = adapter
         self._holder_id = holder_id
         self._cell_nm = cell_nm
+        self._agreed_s = adapter.clock.now_s() - drifting_s
 
     def assess(self, exposure: Exposure) -> Assessment:
         """Upper bound and footprint, here and now."""
@@ -59,7 +68,14 @@ class Assessor:
             overhead_s=OVERHEAD_S,
             cell_nm=self._cell_nm,
         )
-        footprint = footprint_of(pose, optics, exposure.scan, capabilities, calibration)
+        footprint = footprint_of(
+            pose,
+            optics,
+            exposure.scan,
+            capabilities,
+            calibration,
+            drifting_s=self._adapter.clock.now_s() - self._agreed_s,
+        )
         return Assessment(pose, optics, footprint, bound)
 
     def check_column(self) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
@@ -155,6 +156,15 @@ class DoseLedger:
         with self._guard:
             self._refresh()
             return list(self._records.values())
+
+    def age_s(self) -> float:
+        """Time since the first booking, by the record clock; 0 if there is none."""
+        with self._guard:
+            first = next(iter(self.records()), None)
+            if first is None:
+                return 0.0
+            begun = datetime.fromisoformat(first.booking.utc)
+            return max(0.0, (self._clock.utc() - begun).total_seconds())
 
     def check(self, *, area: str, purpose: Purpose, footprint: Footprint, fluence: float) -> None:
         """Refuse what would exceed a limit; books nothing.

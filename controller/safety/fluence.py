@@ -8,7 +8,8 @@ in electrons per square angstrom of the plane perpendicular to the beam.  No cre
 tilt (the specimen would see cos(tilt) of it).  A scan is uniform over its field: what counts is
 the number of electrons per step squared, however wide the defocused probe is, for a probe that is
 narrower only spreads them less.  The raster may lie on the cells of the ledger so that a cell of
-side L holds up to (L / step + sqrt 2)^2 positions: this is the lattice factor.
+side L holds up to (L / step + sqrt 2)^2 positions: this is the lattice factor.  Flyback, and the
+time in which a scan starts and ends, fall on single rows: they count as if all fell on one.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ class FluenceBound:
     area_A2: float
     factor: float
     """Lattice factor times the margin that the caller asked for."""
+    pattern_s: float | None = None
+    """Of a scan: the part of `open_s` that is spread evenly over the field."""
+    crowding: float = 1.0
+    """Of a scan: how many times denser the rest falls, on the rows that the probe covers."""
 
     @property
     def fluence_e_per_A2(self) -> float:
@@ -43,7 +48,9 @@ class FluenceBound:
     def at(self, open_s: float, current_pA: float | None = None) -> float:
         """The bound if the beam was on for `open_s`, with a current that was measured again."""
         current = self.current_pA if current_pA is None else max(current_pA, self.current_pA)
-        return self.factor * current * ELECTRONS_PER_PA_S * open_s / self.area_A2
+        even_s = open_s if self.pattern_s is None else min(open_s, self.pattern_s)
+        dense_s = even_s + self.crowding * (open_s - even_s)
+        return self.factor * current * ELECTRONS_PER_PA_S * dense_s / self.area_A2
 
 
 def current_bound_pA(readings_pA: list[float | None], capabilities: Capabilities) -> float:
@@ -89,11 +96,19 @@ def fluence_bound(
             f"{100 / SIGMAS:.0f} %."
         )
     open_s = exposure.duration_s + 2 * capabilities.blank.latency_s + overhead_s
-    factor = exposure.margin
-    if exposure.scan is None:
+    scan = exposure.scan
+    if scan is None:
         area_A2 = math.pi / 4 * (10 * optics.beam_diameter_nm * shrink) ** 2
-    else:
-        step_A = exposure.scan.step_A * shrink
-        area_A2 = exposure.scan.positions * step_A**2
-        factor *= (1 + math.sqrt(2) * step_A / (10 * cell_nm)) ** 2
-    return FluenceBound(current_pA, open_s, area_A2, factor)
+        return FluenceBound(current_pA, open_s, area_A2, exposure.margin)
+    step_A = scan.step_A * shrink
+    rows, columns = scan.shape
+    probe_rows = min(rows, max(1.0, 10 * optics.beam_diameter_nm * shrink / step_A))
+    lattice = (1 + math.sqrt(2) * step_A / (10 * cell_nm)) ** 2
+    return FluenceBound(
+        current_pA,
+        open_s,
+        area_A2=rows * columns * step_A**2,
+        factor=exposure.margin * lattice,
+        pattern_s=rows * columns * scan.dwell_s,
+        crowding=rows / probe_rows,
+    )

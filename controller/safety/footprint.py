@@ -117,15 +117,23 @@ def footprint_of(
     scan: Scan | None,
     capabilities: Capabilities,
     calibration: Calibration,
+    *,
+    drifting_s: float = 0.0,
 ) -> Footprint:
-    """What an exposure with these settings may touch."""
+    """What an exposure with these settings may touch.
+
+    Parameters
+    ----------
+    drifting_s
+        Time since the map of the ledger and the read-back of the stage agreed.
+    """
     alpha_deg, beta_deg = pose.alpha_deg, pose.beta_deg or 0.0
     widen = 1 + SIGMAS * calibration.pixel_size_relative_sigma
     shift_nm = np.asarray(optics.beam_shift_nm)
     centre_nm = np.linalg.inv(projection(alpha_deg, beta_deg)) @ shift_nm
     radius_nm = (
         beam_radius_nm(optics, scan) * capabilities.beam_tail_factor * widen
-        + _position_uncertainty_nm(pose, capabilities)
+        + _position_uncertainty_nm(pose, capabilities, drifting_s)
         + float(np.linalg.norm(shift_nm)) * _frame_error(calibration)
     )
     if scan is None:
@@ -153,10 +161,13 @@ def beam_radius_nm(optics: OpticsState, scan: Scan | None) -> float:
     return radius + abs(optics.defocus_nm) * math.tan(optics.convergence_semiangle_mrad / 1000)
 
 
-def _position_uncertainty_nm(pose: StagePose, capabilities: Capabilities) -> float:
+def _position_uncertainty_nm(
+    pose: StagePose, capabilities: Capabilities, drifting_s: float
+) -> float:
     tilt = math.radians(total_tilt_deg(pose.alpha_deg, pose.beta_deg or 0.0))
     height_nm = 1000 * capabilities.eucentric_sigma_um * math.sin(tilt)
-    return SIGMAS * math.hypot(capabilities.position_sigma_nm, height_nm)
+    drift_nm = capabilities.drift_nm_per_s * drifting_s
+    return SIGMAS * math.hypot(capabilities.position_sigma_nm, height_nm, drift_nm)
 
 
 def _frame_error(calibration: Calibration) -> float:

@@ -182,7 +182,10 @@ class GuardedMicroscope:
         self._optics = _LanedOptics(adapter, self._beam, self._lane)
         self._column = _GuardedColumn(adapter, self._beam, self._lane)
         self._assessor = Assessor(
-            adapter, holder_id=adapter.read_health().holder_id, cell_nm=ledger.cell_nm
+            adapter,
+            holder_id=adapter.read_health().holder_id,
+            cell_nm=ledger.cell_nm,
+            drifting_s=ledger.age_s(),
         )
         self._exposer = Exposer(
             adapter, ledger, self._beam, self._assessor, sink=sink, auditor=auditor
