@@ -174,17 +174,17 @@ class Exposer:
     def _begin_scan(self, exposure: Exposure, now: Assessment) -> None:
         if exposure.scan is None or self._sink is None:
             return
-        self._writing = True
         with _disk_errors("nothing was exposed"):
             self._sink.begin(exposure, now.optics, now.pose, exposure.detector)
+        self._writing = True
 
     def _release(self, exposure: Exposure, problem: BaseException) -> None:
         self._adapter.abort()
+        self._abandon_scan()
         record = self._ledger.record(exposure.exposure_id)
         if record is not None and record.state is ChargeState.RESERVED:
             released = self._ledger.release(exposure.exposure_id, _because(problem))
             self._tell(exposure, released)
-        self._abandon_scan()
 
     # --- the beam ----------------------------------------------------------------------------
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import itertools
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import UUID, uuid5
@@ -361,6 +363,42 @@ def test_a_crash_at_any_write_never_forgets_a_beam_that_may_have_been_on(
     else:
         assert record.state is (ChargeState.SETTLED if end == "settle" else ChargeState.UNKNOWN)
         assert again.reading(0, 0).total_e_per_A2 == (0.5 if end == "settle" else 0.6)
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from tests.controller.safety.test_dose_ledger import LIMITS, VirtualClock, DoseLedger, book
+ledger = DoseLedger(Path(sys.argv[1]), LIMITS, VirtualClock())
+book(ledger, 1, 0.6)
+if sys.argv[2] == "opening":
+    ledger.opening(book(ledger, 2, 0.3))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("stage", ["reserved", "opening"])
+def test_a_killed_process_leaves_a_ledger_that_remembers(tmp_path: Path, stage: str) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(path), stage],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[3],
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        with pytest.raises(StorageError, match="another process keeps"):
+            DoseLedger(path, LIMITS, VirtualClock())
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stdin.close()
+    with DoseLedger(path, LIMITS, VirtualClock()) as ledger:
+        assert ledger.record(number(1)).state is ChargeState.RELEASED
+        expected = 0.3 if stage == "opening" else 0.0
+        assert ledger.reading(0, 0).total_e_per_A2 == expected
 
 
 def test_an_interrupted_write_is_read_again_from_disk(
