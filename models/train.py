@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import cos, pi
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +114,7 @@ def draw_batch(config: TrainConfig, step: int) -> Batch:
     """The scenes of one step; bright ones only at the start."""
     rng = np.random.default_rng([config.seed, step])
     imaging = config.imaging
-    if step < config.bright_start_share * config.steps:
+    if step < config.bright_start_steps:
         low, high = imaging.electrons_per_px
         imaging = replace(
             imaging, electrons_per_px=(min(max(low, BRIGHT_FROM_E_PER_PX), high), high)
@@ -148,12 +147,13 @@ def _step(
 
 
 def _learning_rate(config: TrainConfig, step: int) -> float:
-    """Linear warm-up, then a half cosine to 1 %."""
-    warm = max(1.0, config.warm_up_share * config.steps)
-    if step < warm:
-        return config.learning_rate * (step + 1) / warm
-    way = (step - warm) / max(1.0, config.steps - warm)
-    return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + cos(pi * way)))
+    """Linear warm-up, constant, then a linear fall to 1 %.
+
+    Until the fall begins nothing depends on the number of steps, so a run can be cut short.
+    """
+    rise = (step + 1) / max(1, config.warm_up_steps)
+    fall = (config.steps - step) / max(1.0, config.cool_down_share * config.steps)
+    return config.learning_rate * max(0.01, min(1.0, rise, fall))
 
 
 @torch.no_grad()
@@ -178,9 +178,9 @@ def _to(device: torch.device, batch: Batch) -> Batch:
 
 
 def _fingerprint(config: TrainConfig) -> str:
-    return config.model_dump_json(
-        exclude={"calibration_scenes", "evaluation_scenes", "checkpoint_every", "threads"}
-    )
+    """What decides the weights; the number of steps decides only from the cool-down on."""
+    aside = {"steps", "calibration_scenes", "evaluation_scenes", "checkpoint_every", "threads"}
+    return config.model_dump_json(exclude=aside)
 
 
 def _keep(
@@ -199,6 +199,7 @@ def _keep(
         "average": average,
         "optimiser": optimiser.state_dict(),
         "step": step,
+        "steps": config.steps,
         "running": running,
     }
     part = checkpoint.with_suffix(".part")
@@ -216,7 +217,9 @@ def _resume(
     if not checkpoint.exists():
         return 0, 0.0
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    if state["fingerprint"] != _fingerprint(config):
+    shortest = min(config.steps, state["steps"])
+    cooling = state["step"] > (1 - config.cool_down_share) * shortest
+    if state["fingerprint"] != _fingerprint(config) or (cooling and config.steps != state["steps"]):
         raise ValueError(
             f"{checkpoint} was written by a run with another configuration; nothing was changed. "
             f"Train into an empty folder, or restore the configuration"

@@ -22,9 +22,12 @@ class TrainConfig(BaseModel):
     batch_size: Annotated[int, Field(gt=0, le=256)] = 6
     learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 3e-3
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-3
-    warm_up_share: Annotated[float, Field(ge=0, le=0.5)] = 0.05
-    bright_start_share: Annotated[float, Field(ge=0, le=1)] = 0.15
-    """Share of the steps, at the start, at doses of at least 2 electrons per pixel."""
+    warm_up_steps: Annotated[int, Field(ge=0)] = 150
+    """Steps over which the learning rate rises."""
+    cool_down_share: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """Share of the steps, at the end, over which it falls; constant in between."""
+    bright_start_steps: Annotated[int, Field(ge=0)] = 500
+    """Steps at the start with doses of at least 2 electrons per pixel."""
     average: Annotated[float, Field(ge=0, lt=1)] = 0.998
     """Decay of the running average of the weights that is shipped (0: the last weights)."""
     features: tuple[Annotated[int, Field(gt=0, le=512)], ...] = (24, 40, 56, 80, 80)
@@ -33,7 +36,7 @@ class TrainConfig(BaseModel):
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(gt=0, le=64)] = 1
-    checkpoint_every: Annotated[int, Field(gt=0)] = 250
+    checkpoint_every: Annotated[int, Field(gt=0)] = 100
     calibration_scenes: Annotated[int, Field(ge=0)] = 1500
     """Scenes on which score, temperature and out-of-distribution flag are fitted."""
     evaluation_scenes: Annotated[int, Field(ge=0)] = 60

@@ -167,3 +167,21 @@ def test_temperature_undoes_overconfidence() -> None:
     dose = rng.uniform(-1, 2, 4000)
     fitted = fit_temperature(3 * logits, labels, dose)
     np.testing.assert_allclose(np.exp(np.polyval(fitted[::-1], dose)), 3, rtol=0.2)
+
+
+def test_a_run_may_be_cut_short_before_it_cools_down(tmp_path: Path) -> None:
+    class StoppedError(Exception):
+        pass
+
+    def stop(stage: str, done: int, total: int, value: float) -> None:
+        if done == 3:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        fit(_tiny(steps=50), tmp_path / "c.pt", stop)
+    cut, _ = fit(_tiny(steps=4), tmp_path / "c.pt")
+    cold, _ = fit(_tiny(steps=4), tmp_path / "d.pt")
+    for name, value in cold.state_dict().items():
+        torch.testing.assert_close(value, cut.state_dict()[name], msg=name)
+    with pytest.raises(ValueError, match="another configuration"):
+        fit(_tiny(steps=50), tmp_path / "c.pt")
