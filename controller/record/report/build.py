@@ -10,7 +10,7 @@ import json
 import math
 import os
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,12 @@ from controller.record.report.files import inside, list_files
 from controller.record.report.ledger import read_map
 from controller.record.report.page import render
 from controller.record.report.pictures import Album
+from controller.record.report.scans import UNBOUNDED, read_phase
 from controller.record.report.sections import Desk, load_frame
-from controller.record.report.story import Night, read_night
+from controller.record.report.story import Night, TargetStory, read_night
 from controller.record.report.summary import summarise
 from controller.record.report.survey import Tile
+from controller.record.report.true_scan import correlation, read_true_scan
 from controller.record.report.truth import TargetTruth, Truth, read_truth
 from controller.safety.dose_map import DoseMap
 
@@ -75,7 +77,8 @@ def build_report(run_dir: Path) -> ReportResult:
     problems += [f"{file.path} ({file.what}) is {file.check}" for file in files
                  if file.check == "differs"]  # fmt: skip
     summary = summarise(night, truths, files, problems, dose_check)
-    desk = Desk(night, run_dir, Album(run_dir), _tiles(run_dir, night))
+    truth_path = run_dir / TRUTH if truth else None
+    desk = Desk(night, run_dir, Album(run_dir), _tiles(run_dir, night), truth_path)
     page = render(desk, summary, dose_map)
     html, numbers = run_dir / "report.html", run_dir / "report.json"
     _replace(html, page)
@@ -119,8 +122,22 @@ def _truths(run_dir: Path, night: Night, truth: Truth) -> dict[str, TargetTruth]
         fits = story.answered_fits
         if fits:
             ids = [_exposure_of(run_dir, night, fit.frame) for fit in (fits[0], fits[-1])]
-            found[name] = truth.of_target(*ids)
+            known = truth.of_target(*ids)
+            found[name] = replace(known, phase_correlation=_likeness(run_dir, story))
     return found
+
+
+def _likeness(run_dir: Path, story: TargetStory) -> float | None:
+    """Correlation of a target's reconstruction with the true phase."""
+    scan, result = story.scan, story.reconstruction
+    folder = inside(run_dir, result.folder) if result else None
+    if scan is None or folder is None:
+        return None
+    true = read_true_scan(run_dir / TRUTH, Path(scan.path).stem)
+    try:
+        return correlation(read_phase(folder), true, UNBOUNDED) if true else None
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _exposure_of(run_dir: Path, night: Night, name: str) -> str | None:

@@ -20,6 +20,10 @@ RINGS_A = (5.0, 3.0, 2.0, 1.5, 1.0, 0.7)
 """Rings that are drawn on power spectra."""
 
 
+UNBOUNDED = (math.inf, math.inf)
+"""Size of a field that is not known."""
+
+
 @dataclass(frozen=True)
 class ScanPictures:
     """What a virtual bright-field detector saw, and the mean pattern."""
@@ -38,7 +42,7 @@ class ScanPictures:
 class Phase:
     """The phase image of a reconstruction and what goes with it."""
 
-    phase_rad: Array
+    phase_rad: NDArray[np.float32]
     pixel_size_A: float
     centre_px: tuple[float, float]
     """(row, col) of the middle of the scan."""
@@ -47,18 +51,25 @@ class Phase:
     resolution: dict[str, float] = field(default_factory=dict)
     curves: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
-    def field_of(self, size_A: tuple[float, float]) -> Array:
-        """The scanned field only, (row, col); everything if that cannot be cut.
+    def field_slices(self, size_A: tuple[float, float]) -> tuple[slice, slice]:
+        """Rows and columns of the scanned field; everything if that cannot be told.
 
         `size_A` is (rows, columns) of the raster, for files that do not tell where it lies.
         """
-        if self.scan_field is not None and min(self.phase_rad[self.scan_field].shape) >= 8:
-            return self.phase_rad[self.scan_field]
-        half = [size / self.pixel_size_A / 2 for size in size_A]
-        top, left = (max(0, round(c - h)) for c, h in zip(self.centre_px, half, strict=True))
-        bottom, right = (round(c + h) for c, h in zip(self.centre_px, half, strict=True))
-        cut = self.phase_rad[top:bottom, left:right]
-        return cut if min(cut.shape, default=0) >= 8 else self.phase_rad
+        rows, cols = self.phase_rad.shape
+        chosen = self.scan_field
+        if chosen is None and all(map(math.isfinite, size_A)):
+            half = [size / self.pixel_size_A / 2 for size in size_A]
+            low = [max(0, round(c - h)) for c, h in zip(self.centre_px, half, strict=True)]
+            high = [round(c + h) for c, h in zip(self.centre_px, half, strict=True)]
+            chosen = slice(low[0], min(high[0], rows)), slice(low[1], min(high[1], cols))
+        if chosen is None or min(part.stop - part.start for part in chosen) < 8:
+            return slice(0, rows), slice(0, cols)
+        return chosen
+
+    def field_of(self, size_A: tuple[float, float]) -> NDArray[np.float32]:
+        """The scanned field only, (row, col)."""
+        return self.phase_rad[self.field_slices(size_A)]
 
 
 def scan_pictures(album: Album, name: str, path: Path) -> ScanPictures:
@@ -148,8 +159,8 @@ def phase_drawing(
     album: Album, name: str, values: Array, pixel_size_A: float
 ) -> tuple[ET.Element, str]:
     """The phase, positive (atoms) bright."""
-    picture = album.keep(f"{name}-phase", grey(_enlarged(values), low=1, high=99.7))
-    root = framed(picture, f"Phase of {name}", css="picture phase")
+    picture = album.keep(name, grey(_enlarged(values), low=1, high=99.7))
+    root = framed(picture, name, css="picture phase")
     scale_bar(root, pixel_size_A / 10 * values.shape[1] / picture.width_px, "nm")
     return root, picture.file
 

@@ -1,4 +1,4 @@
-"""The part of the page about one crystal: pictures, table of moves, dose bars, words."""
+"""The part of the page about one crystal: every picture with its words."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from controller.record.events import Located, Moved, TiltFitted
-from controller.record.report.charts import Curve, DoseBar, clock_time, dose_bar, line_plot
+from controller.record.events import Located, TiltFitted
+from controller.record.report.charts import Curve, line_plot
 from controller.record.report.files import inside
 from controller.record.report.patterns import pattern_drawing, spot_reach_px
 from controller.record.report.pictures import Album
 from controller.record.report.scans import (
+    UNBOUNDED,
     Phase,
     phase_drawing,
     read_phase,
@@ -25,9 +26,17 @@ from controller.record.report.scans import (
 from controller.record.report.story import Night, TargetStory
 from controller.record.report.survey import Tile, crop_drawing
 from controller.record.report.svg import markup
+from controller.record.report.tables import (
+    Bar,
+    MoveRow,
+    dose_bars,
+    move_rows,
+    notes_of,
+    signed,
+    zone_words,
+)
+from controller.record.report.true_scan import read_true_scan
 from controller.record.store import StoredFrame, read_frame
-
-_GREEK = {"alpha_deg": "α", "beta_deg": "β"}
 
 
 @dataclass(frozen=True)
@@ -38,29 +47,8 @@ class Figure:
     drawing: Markup
     caption: str
     file: str = ""
-
-
-@dataclass(frozen=True)
-class MoveRow:
-    """One line of the table of moves: a pattern that was read, or a tilt."""
-
-    time: str
-    what: str
-    alpha: str
-    beta: str
-    measured: str
-    predicted: str
-    remark: str
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A dose bar with its words."""
-
-    label: str
-    drawing: Markup
-    spent: float
-    budget: float | None
+    truth: bool = False
+    """From the simulator, and marked so."""
 
 
 @dataclass
@@ -72,6 +60,8 @@ class Section:
     moves: list[MoveRow] = field(default_factory=list)
     bars: list[Bar] = field(default_factory=list)
     plots: list[Figure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """Height, focus and what else was measured on the way, in words."""
     thumbnail: Figure | None = None
     problems: list[str] = field(default_factory=list)
 
@@ -84,13 +74,16 @@ class Desk:
     run_dir: Path
     album: Album
     tiles: dict[str, Tile]
+    truth: Path | None = None
+    """The simulator's truth, if it can be read."""
 
 
 def section(desk: Desk, story: TargetStory, record: dict[str, Any]) -> Section:
     """Make the section of one crystal; what cannot be read is named and left out."""
     made = Section(record)
-    made.moves = _moves(desk.night, story)
-    made.bars = _bars(desk.night, record)
+    made.moves = move_rows(desk.night, story)
+    made.bars = dose_bars(desk.night, record)
+    made.notes = notes_of(story)
     parts: tuple[Callable[[Desk, TargetStory, Section], None], ...] = (
         _survey,
         _patterns,
@@ -212,7 +205,7 @@ def _last_look(desk: Desk, story: TargetStory, made: Section) -> None:
 
 def _scan_and_phase(desk: Desk, story: TargetStory, made: Section) -> None:
     scan, result = story.scan, story.reconstruction
-    field_A = (float("inf"), float("inf"))
+    field_A = UNBOUNDED
     if scan is not None:
         path = inside(desk.run_dir, scan.path)
         try:
@@ -260,8 +253,8 @@ def _phase(
     result = story.reconstruction
     if result is None:
         return
-    values = phase.field_of(field_A) if field_A[0] < float("inf") else phase.phase_rad
-    drawing, file = phase_drawing(desk.album, story.name, values, phase.pixel_size_A)
+    values = phase.field_of(field_A)
+    drawing, file = phase_drawing(desk.album, f"{story.name}-phase", values, phase.pixel_size_A)
     resolution = f"{result.resolution_A:.2f} Å" if result.resolution_A else "resolution unknown"
     caption = f"{resolution}: {result.verdict or 'no verdict'}."
     figure = Figure("Ptychographic phase", markup(drawing), caption, file)
@@ -272,7 +265,31 @@ def _phase(
     )
     caption = "Logarithmic, Hann window; rings in ångström, dashed: the resolution."
     made.figures.append(Figure("Power spectrum of the phase", markup(drawing), caption, file))
+    _true_phase(desk, story, made, phase, field_A)
     made.plots += _curves(phase)
+
+
+def _true_phase(
+    desk: Desk, story: TargetStory, made: Section, phase: Phase, field_A: tuple[float, float]
+) -> None:
+    """What the simulator knows was there, on the same pixels."""
+    if desk.truth is None or story.scan is None:
+        return
+    true = read_true_scan(desk.truth, Path(story.scan.path).stem)
+    values = true.on_pixels_of(phase, field_A) if true else None
+    if true is None or values is None:
+        return
+    drawing, file = phase_drawing(
+        desk.album, f"{story.name}-true-phase", values, phase.pixel_size_A
+    )
+    known = made.record["truth"] or {}
+    like = known.get("phase_correlation")
+    caption = "From the simulator; no real microscope can know it."
+    if like is not None:
+        caption += f" Correlation with the reconstruction {like:.2f}."
+    if true.defocus_nm is not None:
+        caption += f" True defocus {signed(true.defocus_nm, 1)} nm."
+    made.figures.append(Figure("Truth: phase", markup(drawing), caption, file, truth=True))
 
 
 def _curves(phase: Phase) -> list[Figure]:
@@ -300,95 +317,3 @@ def _curves(phase: Phase) -> list[Figure]:
         caption = "On the electrons that were fitted, and on those held out."
         figures.append(Figure("Convergence", markup(plot), caption))
     return figures
-
-
-def _moves(night: Night, story: TargetStory) -> list[MoveRow]:
-    rows = []
-    for entry in story.entries:
-        event = entry.event
-        time = clock_time(night, entry.clock_s)
-        if isinstance(event, TiltFitted):
-            stored = night.frames.get(event.frame)
-            pose = stored.pose if stored else None
-            predicted = event.predicted_deg
-            rows.append(
-                MoveRow(
-                    time,
-                    "pattern",
-                    signed(pose.alpha_deg) if pose else "",
-                    signed(pose.beta_deg) if pose else "",
-                    f"{event.misorientation_deg:.3f} ± {event.sigma_mrad * 0.0573:.3f}"
-                    if event.answered
-                    else "not read",
-                    f"{predicted:.3f}" if predicted is not None else "",
-                    f"{len(event.spots_px)} spots, {zone_words(event)}"
-                    if event.answered
-                    else event.reason,
-                )
-            )
-        elif isinstance(event, Moved) and _tilts(event):
-            asked, got = event.requested, event.achieved
-            residual = ", ".join(
-                f"{_GREEK.get(key, key)} {signed(value, 3)}"
-                for key, value in event.residual.items()
-                if key in _GREEK
-            )
-            rows.append(
-                MoveRow(
-                    time,
-                    "tilt",
-                    _asked_got(asked.alpha_deg, got.alpha_deg),
-                    _asked_got(asked.beta_deg, got.beta_deg),
-                    "",
-                    "",
-                    f"residual {residual}" if residual else "",
-                )
-            )
-    return rows
-
-
-def _tilts(moved: Moved) -> bool:
-    return moved.requested.alpha_deg is not None or moved.requested.beta_deg is not None
-
-
-def _asked_got(asked: float | None, got: float | None) -> str:
-    return signed(got) if asked is None else f"{signed(asked)} → {signed(got)}"
-
-
-def signed(value: float | None, digits: int = 2) -> str:
-    """With its sign, a true minus for negative ones."""
-    return f"{value or 0.0:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _bars(night: Night, record: dict[str, Any]) -> list[Bar]:
-    before, scan = record["alignment_dose_e_per_A2"], record["scan_dose_e_per_A2"]
-    wanted = [
-        DoseBar(
-            "before the scan, of its budget",
-            before,
-            night.planned_number("alignment", "budget_e_per_A2"),
-        ),
-        DoseBar(
-            "scan, of what was planned",
-            scan,
-            night.planned_number("scan", "fluence_e_per_A2"),
-            is_limit=False,
-        ),
-        DoseBar(
-            "both, of what the specimen may get",
-            before + scan,
-            night.planned_number("budget", "specimen_e_per_A2"),
-        ),
-    ]
-    return [
-        Bar(bar.label, markup(dose_bar(bar)), bar.spent_e_per_A2, bar.budget_e_per_A2)
-        for bar in wanted
-    ]
-
-
-def zone_words(fit: TiltFitted) -> str:
-    """The zone axis in brackets, negative indices with an overline."""
-    if fit.zone_uvw is None:
-        return "the nearest zone axis"
-    shown = (f"{abs(i)}\N{COMBINING OVERLINE}" if i < 0 else str(i) for i in fit.zone_uvw)
-    return f"[{' '.join(shown)}]"

@@ -88,12 +88,15 @@ class TargetStory:
 
     @property
     def tilt_moves(self) -> list[Moved]:
-        """Moves that were asked to change alpha or beta."""
-        return [
-            moved
-            for moved in self.events(Moved)
-            if moved.requested.alpha_deg is not None or moved.requested.beta_deg is not None
-        ]
+        """Moves of steps that were to tilt it onto its zone axis (not those that sought height)."""
+        moves, tilting = [], False
+        for entry in self.entries:
+            event = entry.event
+            if isinstance(event, StepStarted):
+                tilting = event.action == "Tilt"
+            elif isinstance(event, Moved) and tilting:
+                moves.append(event)
+        return moves
 
     @property
     def scan(self) -> ScanTaken | None:

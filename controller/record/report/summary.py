@@ -200,6 +200,7 @@ def _truth(truth: TargetTruth | None) -> dict[str, Any] | None:
         "role": truth.role,
         "thickness_nm": truth.thickness_nm,
         "fluence_e_per_A2": truth.fluence_e_per_A2,
+        "phase_correlation": truth.phase_correlation,
     }
 
 

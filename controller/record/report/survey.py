@@ -168,7 +168,7 @@ def _mark(root: ET.Element, marker: Marker, mosaic: Mosaic, unit: float) -> None
 
 
 def status_shape(group: ET.Element, status: str, x: float, y: float, r: float) -> None:
-    """Shape of a status: done circle, skipped diamond, failed cross, the rest dotted circle."""
+    """Done circle, skipped diamond, failed cross; dotted circle not visited, barred unfinished."""
     if status == "skipped":
         points = f"{x},{y - 1.2 * r} {x + 1.2 * r},{y} {x},{y + 1.2 * r} {x - 1.2 * r},{y}"
         add(group, "polygon", points=points)
@@ -177,6 +177,8 @@ def status_shape(group: ET.Element, status: str, x: float, y: float, r: float) -
             add(group, "line", x1=x - r, y1=y - sign * r, x2=x + r, y2=y + sign * r)
     else:
         add(group, "circle", cx=x, cy=y, r=r)
+        if status == "unfinished":
+            add(group, "line", x1=x - 0.5 * r, y1=y, x2=x + 0.5 * r, y2=y)
 
 
 def _stage_axes(root: ET.Element, mosaic: Mosaic, unit: float) -> None:

@@ -39,6 +39,8 @@ class TargetTruth:
     after_deg: float | None
     thickness_nm: float | None
     fluence_e_per_A2: float | None
+    phase_correlation: float | None = None
+    """Of the reconstruction with the true phase."""
 
 
 @dataclass(frozen=True)
