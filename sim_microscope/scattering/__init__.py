@@ -27,6 +27,7 @@ Images::
 
     bright_field(uio, R, thickness_map_nm, energy_keV=300, carbon_nm=carbon_map_nm)
     dark_field(uio, thickness_map_nm, energy_keV=300, inner_semiangle_mrad=60)
+    carbon_grain(shape, pixel_size_nm=0.5, carbon_nm=12, energy_keV=300, defocus_nm=1500, rng=rng)
     mean_free_path_nm(uio, 300), carbon_mean_free_path_nm(300)
 
 Importing this package does not import PyTorch; the first call of ``patterns`` does.
@@ -40,7 +41,13 @@ from sim_microscope.scattering.diffraction import (
     diffraction_pattern,
 )
 from sim_microscope.scattering.electron import wavelength_A
-from sim_microscope.scattering.images import bright_field, dark_field, direct_beam_fraction
+from sim_microscope.scattering.images import (
+    Bend,
+    bright_field,
+    carbon_grain,
+    dark_field,
+    direct_beam_fraction,
+)
 from sim_microscope.scattering.mean_free_path import (
     carbon_mean_free_path_nm,
     inelastic_mean_free_path_nm,
@@ -58,6 +65,7 @@ from sim_microscope.scattering.scan4d import (
 from sim_microscope.scattering.specimen import ScanSpecimen
 
 __all__ = [
+    "Bend",
     "CrystalInBeam",
     "DiffractionCamera",
     "PhaseMap",
@@ -69,6 +77,7 @@ __all__ = [
     "Spots",
     "bragg_spots",
     "bright_field",
+    "carbon_grain",
     "carbon_mean_free_path_nm",
     "dark_field",
     "diffraction_pattern",

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim_microscope.scattering.atom_lottery import Identity, identify, normal, uniform
+from sim_microscope.scattering.mean_free_path import CARBON_ATOMS_per_cubic_A
 from sim_microscope.structures.crystal import Structure
 
 Array = NDArray[np.float64]
 
-_CARBON_ATOMS_per_cubic_A = 0.0902
 _CARBON_TILE_A = 16.0
 
 
@@ -103,7 +103,7 @@ def carbon_film(*, low_A: Array, high_A: Array, seed: int) -> Atoms:
     last = np.floor(high_A / _CARBON_TILE_A).astype(int) + 1
     grid = np.meshgrid(*(np.arange(a, b) for a, b in zip(first, last, strict=True)), indexing="ij")
     tiles = np.stack(grid, axis=-1).reshape(-1, 3)
-    mean = _CARBON_ATOMS_per_cubic_A * _CARBON_TILE_A**3
+    mean = CARBON_ATOMS_per_cubic_A * _CARBON_TILE_A**3
     tile_identity = identify(*tiles.T)
     chance = normal(tile_identity, seed=seed, stream=60)
     counts = np.rint(mean + np.sqrt(mean) * chance).astype(int)

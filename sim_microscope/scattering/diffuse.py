@@ -20,6 +20,7 @@ from scipy import fft
 
 from sim_microscope.scattering.electron import lorentz_factor, wavelength_A
 from sim_microscope.scattering.mean_free_path import (
+    CARBON_ATOMS_per_cubic_A,
     CARBON_DENSITY_g_per_cm3,
     inelastic_mean_free_path_nm,
 )
@@ -28,7 +29,6 @@ from sim_microscope.structures.crystal import Structure
 
 Array = NDArray[np.float64]
 
-_CARBON_ATOMS_per_cubic_A = 0.0902
 _K_END_PER_A = 6.0
 
 
@@ -52,7 +52,7 @@ def diffuse_profile(
         f2 = np.square(scattering_factor_A(int(z), k_per_A))
         total += structure.occupancy[own].sum() * f2 * (1 - ordered)
     total *= 10 * thickness_nm / structure.volume_cubic_A
-    total += 10 * carbon_nm * _CARBON_ATOMS_per_cubic_A * _carbon_rings(k_per_A)
+    total += 10 * carbon_nm * CARBON_ATOMS_per_cubic_A * _carbon_rings(k_per_A)
     return born * total
 
 

@@ -11,7 +11,7 @@ from sim_microscope.scattering.scattering_factors import scattering_factor_A
 from sim_microscope.structures.crystal import Structure
 
 CARBON_DENSITY_g_per_cm3 = 1.8
-_CARBON_ATOMS_per_cubic_A = CARBON_DENSITY_g_per_cm3 * 1e-24 / (12.011 * 1.66053907e-24)
+CARBON_ATOMS_per_cubic_A = CARBON_DENSITY_g_per_cm3 * 1e-24 / (12.011 * 1.66053907e-24)
 
 
 def inelastic_mean_free_path_nm(density_g_per_cm3: float, energy_keV: float) -> float:
@@ -61,7 +61,7 @@ def mean_free_path_nm(
 def carbon_mean_free_path_nm(energy_keV: float, *, aperture_mrad: float = 10.0) -> float:
     """The same for amorphous carbon of 1.8 g/cm³."""
     elastic = elastic_mean_free_path_nm(
-        {6: _CARBON_ATOMS_per_cubic_A}, energy_keV, beyond_mrad=aperture_mrad
+        {6: CARBON_ATOMS_per_cubic_A}, energy_keV, beyond_mrad=aperture_mrad
     )
     inelastic = inelastic_mean_free_path_nm(CARBON_DENSITY_g_per_cm3, energy_keV)
     return 1 / (1 / elastic + 0.15 / inelastic)
@@ -78,5 +78,5 @@ def annulus_mean_free_path_nm(
 def carbon_annulus_mean_free_path_nm(energy_keV: float, inner_semiangle_mrad: float) -> float:
     """The same for amorphous carbon."""
     return elastic_mean_free_path_nm(
-        {6: _CARBON_ATOMS_per_cubic_A}, energy_keV, beyond_mrad=inner_semiangle_mrad
+        {6: CARBON_ATOMS_per_cubic_A}, energy_keV, beyond_mrad=inner_semiangle_mrad
     )

@@ -4,9 +4,9 @@ Axes: positions (row, col) in Å from the centre of the field; patterns (positio
 the zero angle at pixel N // 2, +row = +det_y, +col = +det_x.  Each pattern is normalised to one
 incident electron; what scatters beyond the detector is missing from its sum.
 
-The multislice runs on a grid half as wide again as the detector, so that products of waves do
-not alias into it, and on windows of ``oversampling`` times the length 1 / (detector pixel), so that
-the probe fits; finer pixels are summed into the detector's.
+The multislice runs on a grid half as wide again as the detector (more for dense crystals), so that
+products of waves do not alias into it, and on windows of a whole number times the length
+1 / (detector pixel), so that the probe fits; finer pixels are summed into the detector's.
 """
 
 from __future__ import annotations
@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 
+_PHASE_PER_SLICE = 0.05
+"""Mean phase in radian that one slice may add; its maxima are some twenty times higher."""
+
+_WIDE_GRID = 2.5
+"""Grid over detector for dense crystals, which scatter far; 1.5 for frameworks."""
+
 _MARGIN_A = 1.5
 """Field beyond the windows: the radius of an atom."""
 
@@ -48,11 +54,12 @@ class ScanDetector:
 class ScanAccuracy:
     """How finely to compute.
 
-    ``configurations`` independent sets of thermal displacements, each with its own source points
-    and focus; one is enough for low-dose counts, four for a smooth source.
+    ``slice_thickness_A`` None takes slices of 10 Å for frameworks and thinner ones for denser
+    crystals.  ``configurations`` counts independent sets of thermal displacements, each with
+    its own source points and focus; one is enough for low-dose counts, four for a smooth source.
     """
 
-    slice_thickness_A: float = 10.0
+    slice_thickness_A: float | None = None
     configurations: int = 1
     batch: int = 64
     device: str = "cpu"
@@ -119,10 +126,11 @@ class Scan4DSimulator:
         self._seed = seed
         lam = wavelength_A(optics.energy_keV)
         k_pixel = detector.sampling_mrad * 1e-3 / lam
+        self._margin = _WIDE_GRID if specimen.phase_rate_per_A(optics.energy_keV) > 0.01 else 1.5
         needed = 1.15 * optics.diameter_A(10 * specimen.thickness_nm) + 2.0
         self._oversampling = max(1, int(np.ceil(needed * k_pixel)))
         self._window = tuple(
-            int(fft.next_fast_len(int(np.ceil(1.5 * n)) * self._oversampling))
+            int(fft.next_fast_len(int(np.ceil(self._margin * n)) * self._oversampling))
             for n in detector.shape
         )
         self._k_step = k_pixel / self._oversampling
@@ -180,6 +188,12 @@ class Scan4DSimulator:
         )
         return PhaseMap(phase, self.sampling_A, centre)
 
+    def _slice_thickness_A(self) -> float:
+        if self._accuracy.slice_thickness_A is not None:
+            return self._accuracy.slice_thickness_A
+        rate = self._specimen.phase_rate_per_A(self._optics.energy_keV)
+        return float(np.clip(_PHASE_PER_SLICE / rate, 2.0, 10.0))
+
     def _field(self, positions: Array, offsets: Array) -> _Field:
         """A field that holds every window."""
         pixel = np.array(self._sampling)
@@ -210,7 +224,7 @@ class Scan4DSimulator:
         if self._specimen.frozen:
             shake = normal_vector(atoms.identity, seed=self._seed, stream=10 + configuration)
             atoms = atoms.displaced(shake * np.sqrt(atoms.U_iso_A2)[:, None])
-        edges = slice_edges_A(self._specimen.depth_A, self._accuracy.slice_thickness_A)
+        edges = slice_edges_A(self._specimen.depth_A, self._slice_thickness_A())
         gratings = torch.empty(
             (len(edges) - 1, *field.shape), dtype=torch.complex64, device=self._accuracy.device
         )

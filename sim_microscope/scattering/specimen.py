@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from sim_microscope.scattering.atom_lottery import normal, normal_vector, uniform
 from sim_microscope.scattering.atoms import Atoms, carbon_film, crystal_slab
+from sim_microscope.scattering.electron import lorentz_factor, wavelength_A
+from sim_microscope.scattering.scattering_factors import scattering_factor_A
 from sim_microscope.structures.crystal import Structure
 
 Array = NDArray[np.float64]
@@ -70,6 +72,15 @@ class ScanSpecimen:
     def depth_A(self) -> float:
         """From the entrance surface to the exit of the film, Å."""
         return 10 * (self.thickness_nm + self.carbon_nm)
+
+    def phase_rate_per_A(self, energy_keV: float) -> float:
+        """Mean phase per depth, gamma lambda F(000) / V, in radian per Å."""
+        f_000 = sum(
+            count * float(scattering_factor_A(z, 0.0))
+            for z, count in self.structure.composition.items()
+        )
+        scale = lorentz_factor(energy_keV) * wavelength_A(energy_keV)
+        return scale * f_000 / self.structure.volume_cubic_A
 
     def atoms(self, low_A: Array, high_A: Array, *, seed: int) -> Atoms:
         """Atoms between two corners (x, y) in Å, damaged; the same seed gives the same damage."""

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from sim_microscope.scattering import (
+    Bend,
     bright_field,
+    carbon_grain,
     carbon_mean_free_path_nm,
     dark_field,
     direct_beam_fraction,
@@ -52,3 +54,37 @@ def test_a_crystal_on_its_zone_is_darker() -> None:
     )
 
     assert on < 0.6 < 0.9 < off
+
+
+def test_bend_contours_follow_the_local_tilt() -> None:
+    """Where the bend brings the zone to the beam, the image is that of the zone."""
+    zif = load_structure("ZIF-8")
+    tilt = np.tile(np.linspace(-20, 0, 41), (3, 1))
+    leaning = rotation_for_zone(zif, (1, 0, 0), tilt_mrad=(0.0, 20.0))
+    thickness = np.full(tilt.shape, 60.0)
+
+    bent = bright_field(zif, leaning, thickness, energy_keV=300, bend=Bend(tilt, np.pi / 2))
+
+    for column, at in ((0, (0.0, 0.0)), (40, (0.0, 20.0))):
+        flat = rotation_for_zone(zif, (1, 0, 0), tilt_mrad=at)
+        expected = bright_field(zif, flat, np.array([60.0]), energy_keV=300)
+        assert bent[1, column] == pytest.approx(expected[0], abs=1e-3)
+
+
+def test_carbon_grain_grows_with_thickness_and_defocus_and_keeps_the_mean() -> None:
+    def grain(carbon_nm: float, defocus_nm: float, pixel_size_nm: float = 0.4) -> float:
+        image = carbon_grain(
+            (120, 87),
+            pixel_size_nm=pixel_size_nm,
+            carbon_nm=carbon_nm,
+            energy_keV=300,
+            defocus_nm=defocus_nm,
+            rng=np.random.default_rng(1),
+        )
+        assert image.mean() == pytest.approx(1, abs=1e-6)
+        return float(image.std())
+
+    assert grain(10, 0) == pytest.approx(0, abs=1e-9)
+    assert grain(20, 200) == pytest.approx(np.sqrt(2) * grain(10, 200))
+    assert 0.005 < grain(10, 1000) < 0.5
+    assert grain(10, 1000, pixel_size_nm=5.0) < grain(10, 1000)
