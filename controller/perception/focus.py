@@ -12,6 +12,8 @@ from controller.perception.protocols import FocusReading
 
 SEARCH_NM = 120.0
 """How far from nominal the defocus is looked for."""
+LARGEST_SIGMA_NM = 8.0
+"""A defocus known worse than this is not known."""
 SEARCH_ROTATION_DEG = 8.0
 """The rotation of scan against detector is calibrated; only its error is looked for."""
 
@@ -38,4 +40,12 @@ class ParallaxFocus:
         measured = calibrated.calibration.defocus_A
         if measured.source != "parallax":
             return FocusReading(False, 0.0, 0.0, "; ".join(calibrated.warnings))
+        if not measured.sigma <= LARGEST_SIGMA_NM * 10:
+            return FocusReading(
+                False,
+                0.0,
+                0.0,
+                f"the defocus is known to {measured.sigma / 10:.3g} nm only, "
+                f"{LARGEST_SIGMA_NM:g} nm are needed: too little contrast where it was measured",
+            )
         return FocusReading(True, measured.value / 10, measured.sigma / 10)
