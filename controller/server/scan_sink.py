@@ -158,8 +158,11 @@ class NativeScanSink:
                 counting="simulated" if self._capabilities.simulated else "electron",
             )
         except ValidationError as problem:
+            said = "; ".join(
+                f"{'.'.join(map(str, e['loc'])) or 'header'}: {e['msg']}" for e in problem.errors()
+            )
             raise WriteFailedError(
-                f"the instrument reports what no scan file can hold ({problem}); nothing was "
+                f"the instrument reports what no scan file can hold ({said}); nothing was "
                 f"exposed. Read the optics and correct them."
             ) from problem
 

@@ -1,0 +1,56 @@
+"""Optics are believed only when they are read back."""
+
+from __future__ import annotations
+
+import pytest
+
+from controller.hardware.errors import ModeError, UnsupportedError
+from controller.hardware.values import Mode, OpticsChange
+from controller.safety.blanking import BeamGuard
+from controller.safety.illumination import GuardedOptics
+from tests.conformance.fake_adapter import FakeAdapter, capabilities
+
+
+def optics(adapter: FakeAdapter) -> GuardedOptics:
+    return GuardedOptics(adapter, BeamGuard(adapter))
+
+
+@pytest.mark.parametrize(
+    ("clamp", "change"),
+    [
+        ({"beam_diameter_nm": 900.0}, OpticsChange(beam_diameter_nm=600.0)),
+        ({"beam_shift_nm": (100.0, 0.0)}, OpticsChange(beam_shift_nm=(300.0, 0.0))),
+        ({"mode": Mode.IMAGE}, OpticsChange(mode=Mode.DIFFRACTION)),
+        ({"probe_current_pA": 12.0}, OpticsChange(probe_current_pA=10.0)),
+    ],
+)
+def test_a_setting_that_was_clamped_is_an_error(
+    clamp: dict[str, object], change: OpticsChange
+) -> None:
+    adapter = FakeAdapter()
+    adapter.faults.optics_clamp = clamp
+    name = next(iter(clamp))
+    with pytest.raises(ModeError, match=f"{name} reads .* was asked for; the optics are partly"):
+        optics(adapter).apply(change)
+    assert adapter.read_blanked()
+
+
+def test_what_is_not_named_is_not_compared() -> None:
+    adapter = FakeAdapter()
+    state = optics(adapter).apply(OpticsChange(mode=Mode.STEM, defocus_nm=80.0))
+    assert state.mode is Mode.STEM
+    assert state.defocus_nm == 80.0
+
+
+def test_a_mode_that_is_not_there_is_unsupported() -> None:
+    adapter = FakeAdapter(caps=capabilities(modes=frozenset({Mode.IMAGE})))
+    with pytest.raises(UnsupportedError, match=r"mode stem is not among \['image'\]"):
+        optics(adapter).apply(OpticsChange(mode=Mode.STEM))
+    assert adapter.diary == []
+
+
+def test_the_beam_is_blanked_before_lenses_change() -> None:
+    adapter = FakeAdapter()
+    adapter.open_beam()
+    optics(adapter).apply(OpticsChange(defocus_nm=10.0))
+    assert adapter.diary == ["open", "blank", "write_optics"]
