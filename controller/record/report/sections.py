@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,8 +87,8 @@ def section(desk: Desk, story: TargetStory, record: dict[str, Any]) -> Section:
     made.notes = notes_of(story)
     parts: tuple[Callable[[Desk, TargetStory, Section], None], ...] = (
         _survey,
-        _patterns,
         _last_look,
+        _patterns,
         _scan_and_phase,
     )
     for part in parts:
@@ -123,10 +124,10 @@ def _survey(desk: Desk, story: TargetStory, made: Section) -> None:
         pick.radius_nm,
         f"Survey around {story.name}",
     )
-    why = f" {pick.reason}." if pick.reason else ""
+    why = f"; {pick.reason}" if pick.reason else ""
     caption = (
-        f"Chosen with probability {pick.score:.2f} of being right; usable radius "
-        f"{pick.radius_nm:.0f} nm, crystal {pick.diameter_nm:.0f} nm across.{why}"
+        f"Chosen with probability {pick.score:.2f} of being right: usable radius "
+        f"{pick.radius_nm:.0f} nm, crystal {pick.diameter_nm:.0f} nm across{why}."
     )
     made.figures.append(Figure("As found", markup(drawing), caption, file))
 
@@ -177,30 +178,39 @@ def _pattern(
 
 
 def _last_look(desk: Desk, story: TargetStory, made: Section) -> None:
-    """For a crystal that was lost: the tracking picture that made the machine decide."""
+    """The last tracking picture: the crystal under the beam, or where it was expected and lost."""
     located = story.last(Located)
-    if located is None or located.found:
+    if located is None:
         return
     frame = load_frame(desk.run_dir, desk.night, located.frame)
     stored = desk.night.frames.get(located.frame)
-    if frame is None or stored is None:
+    pixel_size_nm = stored.optics.pixel_size_nm if stored else None
+    if frame is None or stored is None or pixel_size_nm is None:
         return
-    pixel = stored.optics.pixel_size_nm or 1.0
-    tile = Tile(located.frame, frame.electrons, stored.pose, pixel)
+    tile = Tile(located.frame, frame.electrons, stored.pose, pixel_size_nm)
     rows, cols = frame.electrons.shape
     radius = story.pick.radius_nm if story.pick else 100.0
     drawing, file = crop_drawing(
         desk.album,
-        f"{story.name}-lost",
+        f"{story.name}-last-look",
         tile,
         (cols // 2, rows // 2),
         radius,
-        f"Tracking picture in which {story.name} was not found",
+        f"Last tracking picture of {story.name}",
     )
-    caption = (
-        f"Expected here, not found: correlation {located.correlation:.2f}. {located.reason}".strip()
-    )
-    made.figures.append(Figure("Lost", markup(drawing), caption, file))
+    if located.found:
+        title = "Under the beam"
+        caption = (
+            f"Last tracking picture: found with correlation {located.correlation:.2f}, "
+            f"{1000 * math.hypot(*located.offset_um):.0f} nm off"
+            f"{', then centred' if located.recentred else ''}. "
+            f"α {signed(stored.pose.alpha_deg)}°, β {signed(stored.pose.beta_deg)}°."
+        )
+    else:
+        title = "Lost"
+        caption = f"Expected here, not found: correlation {located.correlation:.2f}. "
+        caption = (caption + located.reason).strip()
+    made.figures.append(Figure(title, markup(drawing), caption, file))
 
 
 def _scan_and_phase(desk: Desk, story: TargetStory, made: Section) -> None:

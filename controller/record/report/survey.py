@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.hardware.values import Calibration, StagePose
-from controller.record.report.pictures import Album, Array, Bytes, framed, grey, scale_bar
+from controller.record.report.pictures import Album, Array, Bytes, framed, grey, scale_bar, softened
 from controller.record.report.svg import add, tip
 
 LONGEST_PX = 1400
@@ -116,9 +116,7 @@ def mosaic_drawing(
     album: Album, mosaic: Mosaic, markers: list[Marker]
 ) -> tuple[ET.Element, ET.Element | None]:
     """The survey with numbered targets, and the overlay of classes as a second drawing."""
-    seen = grey(mosaic.values)
-    pixels = np.where(np.isnan(mosaic.values)[..., None], UNSEEN, seen[..., None]).astype(np.uint8)
-    picture = album.keep("survey", pixels, pieces=3)
+    picture = album.keep("survey", _with_unseen(mosaic.values), pieces=3)
     root = framed(picture, f"Survey with {len(markers)} targets", css="picture survey")
     unit = picture.width_px / 100
     for marker in markers:
@@ -140,16 +138,17 @@ def crop_drawing(
     radius_nm: float,
     label: str,
 ) -> tuple[ET.Element, str]:
-    """The surroundings of a pick in the tile that it was picked in, with its disc."""
+    """The surroundings of a place in a picture, softened for the eye, with a disc around it."""
     half = math.ceil(max(4.5 * radius_nm, 500.0) / tile.pixel_size_nm)
-    rows, cols = tile.electrons.shape
-    half = min(half, max(rows, cols))
     x, y = centre_px
-    left, right = max(0, int(x) - half), min(cols, int(x) + half + 1)
-    top, bottom = max(0, int(y) - half), min(rows, int(y) + half + 1)
-    if right - left < 2 or bottom - top < 2:
-        left, top, right, bottom = 0, 0, cols, rows
-    picture = album.keep(name, grey(tile.electrons[top:bottom, left:right]))
+    left, top = round(x) - half, round(y) - half
+    rows, cols = np.arange(top, top + 2 * half + 1), np.arange(left, left + 2 * half + 1)
+    height, width = tile.electrons.shape
+    values = softened(tile.electrons)[
+        np.ix_(np.clip(rows, 0, height - 1), np.clip(cols, 0, width - 1))
+    ]
+    inside = ((rows >= 0) & (rows < height))[:, None] & ((cols >= 0) & (cols < width))
+    picture = album.keep(name, _with_unseen(np.where(inside, values, np.nan)))
     root = framed(picture, label, origin_px=(left, top))
     add(root, "circle", cx=x, cy=y, r=radius_nm / tile.pixel_size_nm, class_="pick")
     scale_bar(root, tile.pixel_size_nm, "nm")
@@ -213,6 +212,11 @@ def _paste(canvas: NDArray[np.generic], part: NDArray[np.generic], row: int, col
     right = min(col + part.shape[1], canvas.shape[1])
     if bottom > top and right > left:
         canvas[top:bottom, left:right] = part[top - row : bottom - row, left - col : right - col]
+
+
+def _with_unseen(values: Array) -> Bytes:
+    """Grey (row, col, 3), and its own colour where nothing was seen."""
+    return np.where(np.isnan(values)[..., None], UNSEEN, grey(values)[..., None]).astype(np.uint8)
 
 
 def _class_colours(labels: NDArray[np.uint8]) -> Bytes:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import UUID
 
 import h5py
@@ -496,6 +498,13 @@ def whole_night(night: Night) -> Night:
     return night
 
 
+@pytest.fixture(scope="session")
+def _written_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return whole_night(Night(tmp_path_factory.mktemp("night") / "run")).folder
+
+
 @pytest.fixture
-def a_night(night: Night) -> Night:
-    return whole_night(night)
+def a_night(_written_once: Path, tmp_path: Path) -> SimpleNamespace:
+    """A copy of a whole night's run folder."""
+    shutil.copytree(_written_once, tmp_path / "run")
+    return SimpleNamespace(folder=tmp_path / "run")
