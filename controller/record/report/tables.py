@@ -7,11 +7,19 @@ from typing import Any
 
 from markupsafe import Markup
 
-from controller.record.events import FocusFound, HeightFound, Located, Moved, TiltFitted
+from controller.record.events import (
+    FocusFound,
+    HeightFound,
+    Located,
+    Moved,
+    StepStarted,
+    TiltFitted,
+)
 from controller.record.report.charts import DoseBar, clock_time, dose_bar
 from controller.record.report.story import Night, TargetStory
 from controller.record.report.svg import markup
 
+_ALLOWED = {"approve": "approved", "edit": "edited"}
 _GREEK = {"alpha_deg": "α", "beta_deg": "β"}
 
 
@@ -41,6 +49,12 @@ class Bar:
 def move_rows(night: Night, story: TargetStory) -> list[MoveRow]:
     """Patterns that were read and tilts, in the order they happened."""
     rows, tilts = [], story.tilt_moves
+    allowed = {
+        approval.proposed.step: approval.answered
+        for approval in night.approvals
+        if approval.answered is not None and approval.answered.answer in ("approve", "edit")
+    }
+    by = ""
     for entry in story.entries:
         event = entry.event
         time = clock_time(night, entry.clock_s)
@@ -63,6 +77,9 @@ def move_rows(night: Night, story: TargetStory) -> list[MoveRow]:
                     else event.reason,
                 )
             )
+        elif isinstance(event, StepStarted):
+            answer = allowed.get(event.step)
+            by = "" if answer is None else f"{_ALLOWED[answer.answer]} by {answer.by}"
         elif isinstance(event, Moved) and event in tilts:
             asked, got = event.requested, event.achieved
             residual = ", ".join(
@@ -78,7 +95,7 @@ def move_rows(night: Night, story: TargetStory) -> list[MoveRow]:
                     _asked_got(asked.beta_deg, got.beta_deg),
                     "",
                     "",
-                    f"residual {residual}" if residual else "",
+                    ", ".join(filter(None, (f"residual {residual}" if residual else "", by))),
                 )
             )
     return rows

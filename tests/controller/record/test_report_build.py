@@ -197,6 +197,15 @@ def test_a_supervised_night_lists_who_approved_what(night: Any) -> None:
     assert any("never answered" in need["what"] for need in data["needs_you"])
 
 
+def test_a_tilt_names_who_approved_it(night: Any) -> None:
+    night.start(mode="supervised")
+    night.survey([(80, 90)], ["T01"])
+    night.propose("T01", "approve")
+    night.tilt("T01", 2.2, -2.6)
+    night.finish(outcome="stopped")
+    assert "residual α +0.012, β −0.020, approved by A. Kim" in " ".join(page_of(night.folder).text)
+
+
 def test_an_incomplete_scan_is_shown_and_needs_a_person(night: Any) -> None:
     night.start()
     night.survey([(80, 90)], ["T01"])
