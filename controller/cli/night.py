@@ -77,6 +77,8 @@ def run_command(
 def report_command(run_dir: Path, *, open_it: bool, as_json: bool) -> None:
     """Build the report of a run."""
     with command("report", as_json=as_json) as output:
+        if not (run_dir / "journal.jsonl").is_file():
+            raise InputError(f"{run_dir} holds no journal.jsonl", "give the folder of a run")
         try:
             report = build_report(run_dir)
         except (JournalError, FileNotFoundError) as error:
