@@ -21,7 +21,9 @@ from controller.record.report.charts import Curve, duration, line_plot
 from controller.record.report.ledger import read_map
 from controller.record.report.patterns import laue_ellipse, wavenumber_inv_A
 from controller.record.report.pictures import EMBEDDED_PX, Album, round_length, safe_name
+from controller.record.report.scans import Phase
 from controller.record.report.survey import Tile, stitch
+from controller.record.report.true_scan import TrueScan, correlation, read_true_scan
 from controller.record.report.truth import read_truth
 from controller.safety.dose import DoseLedger
 from controller.safety.footprint import Footprint
@@ -220,3 +222,26 @@ def test_charged_is_compared_with_true_cell_by_cell(
     assert check["cells"] == len(rows)
     assert check["cells_below"] == (len(rows) if below is None else below)
     assert check["median_ratio"] == pytest.approx(1 / factor)
+
+
+def lattice(rows_A: np.ndarray, cols_A: np.ndarray) -> np.ndarray:
+    return np.cos(2 * np.pi * rows_A / 9.1)[:, None] * np.cos(2 * np.pi * cols_A / 7.7)[None, :]
+
+
+def test_the_true_phase_lies_on_the_pixels_of_the_reconstruction() -> None:
+    """Two samplings of one object, each about the centre of the scan, agree where they overlap."""
+    fine = lattice((np.arange(401) - 190) * 0.2, (np.arange(377) - 200) * 0.25)
+    true = TrueScan(fine.astype(np.float32), (0.2, 0.25), (190, 200), 12.0, 30.0)
+    coarse = lattice((np.arange(90) - 40.5) * 0.5, (np.arange(101) - 47.0) * 0.5)
+    phase = Phase(coarse.astype(np.float32), 0.5, (40.5, 47.0))
+    size_A = (31.0, 27.0)
+    np.testing.assert_allclose(
+        true.on_pixels_of(phase, size_A), phase.field_of(size_A), rtol=0, atol=0.02
+    )
+    assert correlation(phase, true, size_A) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_scan_that_the_truth_does_not_know_has_none(tmp_path: Path) -> None:
+    write_truth(tmp_path / "truth.h5", [])
+    assert read_true_scan(tmp_path / "truth.h5", "../crystals/K00") is None
+    assert read_true_scan(tmp_path / "nothing.h5", "a") is None
