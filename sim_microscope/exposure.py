@@ -22,7 +22,7 @@ from sim_microscope.specimen import Specimen, TruePose
 
 Array = NDArray[np.float64]
 
-_PIECE_MOVING_S = 0.05
+_PIECE_MOVING_S = 0.015
 _PIECE_STILL_S = 10.0
 _MOST_PIECES = 400
 

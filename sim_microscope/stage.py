@@ -19,6 +19,8 @@ from sim_microscope.specimen import TruePose
 Array = NDArray[np.float64]
 
 _TILTS = (Axis.ALPHA, Axis.BETA)
+_SHAKE_PERIOD_S = 1.0
+_SHAKE_UM = 0.03
 _FULL_KICK = {Axis.X: 100.0, Axis.Y: 100.0, Axis.Z: 50.0, Axis.ALPHA: 15.0, Axis.BETA: 10.0}
 """Move (µm or degrees) after which the thermal drift starts at its full speed."""
 
@@ -139,9 +141,8 @@ class SimulatedStage:
             axis: travel.actual(now_s, self._manners(axis, now_s).play)
             for axis, travel in self._travels.items()
         }
-        shift = self._drift_um + sum(
-            (jump for when, jump in self._jumps if when <= now_s), np.zeros(2)
-        )
+        shift = self._drift_um + self._shake_um(now_s)
+        shift = shift + sum((jump for when, jump in self._jumps if when <= now_s), np.zeros(2))
         return TruePose(
             x_um=at[Axis.X] + float(shift[0]),
             y_um=at[Axis.Y] + float(shift[1]),
@@ -149,6 +150,14 @@ class SimulatedStage:
             alpha_deg=at[Axis.ALPHA],
             beta_deg=at[Axis.BETA],
         )
+
+    def _shake_um(self, now_s: float) -> Array:
+        """Vibration by the pump while the vacuum is bad."""
+        if not self._faults.active("vacuum-bad", now_s):
+            return np.zeros(2)
+        slot, share = divmod(now_s, _SHAKE_PERIOD_S)
+        ends = [stream(self._seed, "stage.shake", int(slot) + k).normal(size=2) for k in (0, 1)]
+        return np.asarray(_SHAKE_UM * ((1 - share) * ends[0] + share * ends[1]))
 
     def is_quiet(self, now_s: float) -> bool:
         """No drive is running."""
@@ -208,18 +217,26 @@ class SimulatedStage:
 
     def _advance(self, now_s: float) -> None:
         """Bring drift and the events that need no command up to `now_s`."""
-        if self._faults.take("external-move", now_s) is not None:
+        due = self._faults.take("external-move", now_s)
+        if due is not None:
             before = self._travels[Axis.X]
             self._travels[Axis.X] = start_travel(
                 before,
-                before.drive(now_s) + 3.0,
-                now_s,
-                self._manners(Axis.X, now_s),
+                before.drive(due) + 3.0,
+                due,
+                self._manners(Axis.X, due),
                 stream(self._seed, "stage.panel"),
             )
-        if self._faults.take("drift-burst", now_s) is not None:
+        due = self._faults.take("drift-burst", now_s)
+        if due is not None:
+            self._drift_to(due)
             angle = stream(self._seed, "stage.burst").uniform(0, 2 * np.pi)
             self._kick_um_per_s = 5e-3 * np.array([np.cos(angle), np.sin(angle)])
+        self._drift_to(now_s)
+        for axis, name in ((Axis.ALPHA, "alpha"), (Axis.BETA, "beta")):
+            self._faults.see(name, self._travels[axis].drive(now_s), now_s)
+
+    def _drift_to(self, now_s: float) -> None:
         elapsed = now_s - self._drift_at_s
         if elapsed > 0:
             decay = np.exp(-elapsed / self._stage.drift_decay_s)
@@ -228,10 +245,5 @@ class SimulatedStage:
                 + self._steady * elapsed
                 + self._kick_um_per_s * self._stage.drift_decay_s * (1 - decay)
             )
-            if self._faults.active("vacuum-bad", now_s):
-                shake = stream(self._seed, "stage.shake", instant(now_s)).normal(size=2)
-                self._drift_um = self._drift_um + 5e-3 * np.sqrt(min(elapsed, 10.0)) * shake
             self._kick_um_per_s = self._kick_um_per_s * decay
             self._drift_at_s = now_s
-        for axis, name in ((Axis.ALPHA, "alpha"), (Axis.BETA, "beta")):
-            self._faults.see(name, self._travels[axis].drive(now_s), now_s)
