@@ -129,7 +129,7 @@ def reconstruct_command(
     """Reconstruct one data set."""
     with command("reconstruct", as_json=as_json, quiet=quiet) as output:
         _all_exist([data])
-        from recon.reconstruct_file import reconstruct_file
+        from recon.output import reconstruct_file
 
         from recon.errors import ReconError
         from recon.params import ReconstructionParams
@@ -144,7 +144,8 @@ def reconstruct_command(
                 summary = reconstruct_file(data, out, settings, progress=tell)
         except ReconError as error:
             raise InputError(str(error)) from error
-        for text in summary.get("warnings", ()):
+        warnings = summary.get("warnings")
+        for text in warnings if isinstance(warnings, list) else ():
             output.warn(str(text))
         output.result(summary, f"{summary.get('verdict', '')}\n{out}")
 
