@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from controller.record.events import Located, TiltFitted
+from controller.record.events import Located, Reconstructed, TiltFitted
 from controller.record.report.charts import Curve, line_plot
 from controller.record.report.files import inside
 from controller.record.report.patterns import pattern_drawing, spot_reach_px
@@ -265,8 +265,7 @@ def _phase(
         return
     values = phase.field_of(field_A)
     drawing, file = phase_drawing(desk.album, f"{story.name}-phase", values, phase.pixel_size_A)
-    resolution = f"{result.resolution_A:.2f} Å" if result.resolution_A else "resolution unknown"
-    caption = f"{resolution}: {result.verdict or 'no verdict'}."
+    caption = _quality(result)
     figure = Figure("Ptychographic phase", markup(drawing), caption, file)
     made.figures.append(figure)
     made.thumbnail = figure
@@ -277,6 +276,26 @@ def _phase(
     made.figures.append(Figure("Power spectrum of the phase", markup(drawing), caption, file))
     _true_phase(desk, story, made, phase, field_A)
     made.plots += _curves(phase)
+
+
+def _quality(result: Reconstructed) -> str:
+    """The numbers that go with a phase image."""
+    known = [
+        f"{name} {value:.2f} Å"
+        for name, value in (
+            ("resolution", result.resolution_A),
+            ("lattice limit", result.lattice_limit_A),
+            ("FRC", result.frc_half_A),
+        )
+        if value is not None
+    ]
+    if result.thickness_nm is not None:
+        known.append(f"thickness {result.thickness_nm:.0f} nm")
+    if result.defocus_nm is not None:
+        known.append(f"defocus {signed(result.defocus_nm, 1)} nm")
+    text = ", ".join(known) or "No numbers"
+    stopped = f": {result.stopped_because}" if result.stopped_because else ""
+    return f"{text[0].upper()}{text[1:]}. {result.passes} passes{stopped.rstrip('.')}."
 
 
 def _true_phase(
