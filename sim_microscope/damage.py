@@ -21,8 +21,8 @@ from sim_microscope.structures.crystal import Structure
 
 Array = NDArray[np.float64]
 
-REFERENCE_SPACING_A = 2.0
-"""Spacing for which the critical fluences of the table hold."""
+REFERENCE_SPACING_A = 3.6
+"""Spacing for which the critical fluences hold: the 2.8 1/nm reflections commonly followed."""
 
 
 @dataclass(frozen=True)

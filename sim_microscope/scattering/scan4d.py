@@ -4,7 +4,7 @@ Axes: positions (row, col) in Å from the centre of the field; patterns (positio
 the zero angle at pixel N // 2, +row = +det_y, +col = +det_x.  Each pattern is normalised to one
 incident electron; what scatters beyond the detector is missing from its sum.
 
-The multislice runs on a grid half as wide again as the detector (more for dense crystals), so that
+The multislice runs on a grid half as wide again as the detector (more for metals), so that
 products of waves do not alias into it, and on windows of a whole number times the length
 1 / (detector pixel), so that the probe fits; finer pixels are summed into the detector's.
 """
@@ -12,6 +12,7 @@ products of waves do not alias into it, and on windows of a whole number times t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -32,11 +33,12 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 
-_PHASE_PER_SLICE = 0.05
+_PHASE_PER_SLICE = 0.09
 """Mean phase in radian that one slice may add; its maxima are some twenty times higher."""
 
+_DENSE = 0.017
 _WIDE_GRID = 2.5
-"""Grid over detector for dense crystals, which scatter far; 1.5 for frameworks."""
+"""Grid over detector for metals (mean phase over _DENSE rad/Å), which scatter far; else 1.5."""
 
 _MARGIN_A = 1.5
 """Field beyond the windows: the radius of an atom."""
@@ -57,12 +59,15 @@ class ScanAccuracy:
     ``slice_thickness_A`` None takes slices of 10 Å for frameworks and thinner ones for denser
     crystals.  ``configurations`` counts independent sets of thermal displacements, each with
     its own source points and focus; one is enough for low-dose counts, four for a smooth source.
+    PyTorch is held to ``threads`` while a batch is computed: the windows are too small to share,
+    and two threads that wait for each other on a busy machine cost more than they bring.
     """
 
     slice_thickness_A: float | None = None
     configurations: int = 1
-    batch: int = 64
+    batch: int = 32
     device: str = "cpu"
+    threads: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +131,7 @@ class Scan4DSimulator:
         self._seed = seed
         lam = wavelength_A(optics.energy_keV)
         k_pixel = detector.sampling_mrad * 1e-3 / lam
-        self._margin = _WIDE_GRID if specimen.phase_rate_per_A(optics.energy_keV) > 0.01 else 1.5
+        self._margin = _WIDE_GRID if specimen.phase_rate_per_A(optics.energy_keV) > _DENSE else 1.5
         needed = 1.15 * optics.diameter_A(10 * specimen.thickness_nm) + 2.0
         self._oversampling = max(1, int(np.ceil(needed * k_pixel)))
         self._window = tuple(
@@ -272,9 +277,11 @@ class Scan4DSimulator:
         shifts = torch.from_numpy((pixel - nearest).astype(np.float32)).to(device)
         for first in range(0, len(positions), self._accuracy.batch):
             part = slice(first, first + self._accuracy.batch)
-            psi = place_probes(spectrum, shifts[part])
-            psi = propagate(psi, gratings, corners[part], propagator)
-            yield self._on_detector(psi).cpu().numpy()
+            with _torch_threads(self._accuracy.threads):
+                psi = place_probes(spectrum, shifts[part])
+                psi = propagate(psi, gratings, corners[part], propagator)
+                batch = self._on_detector(psi).cpu().numpy()
+            yield batch
 
     def _on_detector(self, psi: torch.Tensor) -> torch.Tensor:
         """|F psi|² summed into the detector's pixels, zero angle at N // 2."""
@@ -294,6 +301,18 @@ class Scan4DSimulator:
             return intensity
         ny, nx = self._detector.shape
         return intensity.reshape(-1, ny, q, nx, q).sum(dim=(2, 4))
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def simulate_scan(

@@ -27,10 +27,10 @@ def test_order_only_fades(first: float, more: float, g: float) -> None:
     assert model.shrinkage(first) <= model.shrinkage(first + more) <= model.final_shrinkage
 
 
-def test_critical_fluence_is_where_two_angstrom_order_falls_to_one_in_e() -> None:
+def test_critical_fluence_is_where_the_order_of_3_6_angstrom_falls_to_one_in_e() -> None:
     model = DamageModel.of(load_structure("UiO-66"))
 
-    assert model.bragg_factor(256.0, np.array([0.5]))[0] == pytest.approx(np.exp(-1))
+    assert model.bragg_factor(256.0, np.array([1 / 3.6]))[0] == pytest.approx(np.exp(-1))
 
 
 def displacements(structure: Structure, disorder_A: float, low: NDArray, high: NDArray) -> NDArray:
