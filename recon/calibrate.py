@@ -162,6 +162,9 @@ def _fit_with_mirror(
     exchanged_spectra = BrightFieldSpectra(exchanged_patterns, dataset.header)
     everywhere = replace(search, rotation_deg=180.0)
     exchanged = _attempt(exchanged_spectra, nominal, everywhere)
+    if exchanged is not None and exchanged.shear.C10_A * nominal.C10_A < 0:
+        # parallax cannot tell half a turn from the other side of focus: believe the stated side
+        exchanged = replace(exchanged, shear=exchanged.shear.turned_over())
     better = exchanged is not None and (
         declared is None or exchanged.score > MIRROR_ADVANTAGE * declared.score
     )

@@ -1,5 +1,6 @@
 """What was measured about the experiment, each number with its sigma and where it came from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -49,6 +50,16 @@ class Calibration:
     def centre_px(self) -> tuple[float, float]:
         """(row, col) of zero scattering angle in the stored frame."""
         return self.beam_centre_row_px.value, self.beam_centre_col_px.value
+
+    def changed(
+        self,
+        values: Mapping[str, Measured],
+        *,
+        affine: tuple[tuple[float, float], tuple[float, float]],
+    ) -> "Calibration":
+        """Return this calibration with some numbers measured anew."""
+        present = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Calibration(**(present | dict(values) | {"affine": affine}))
 
     def measured(self) -> dict[str, Measured]:
         """Every number with its sigma and source, by name."""

@@ -1,7 +1,7 @@
 """Run the multislice engine on prepared patterns: held-out stop, half sets, refinement."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -11,10 +11,18 @@ from recon.errors import ReconError
 from recon.params import ReconstructionParams
 from recon.patterns import Patterns
 from recon.ptychography.experiment import Experiment
+from recon.ptychography.joint import UNKNOWNS, Unknown
 from recon.ptychography.projection import projected_phase
 from recon.ptychography.raster import Canvas
+from recon.ptychography.refiner import Refiner
 from recon.ptychography.solver import MultisliceSolver, SolverSettings, worker_threads
 from recon.ptychography.stopping import HeldOutStop
+
+FIRST_REFINED_PASS = 2
+"""Before, there is no object to speak of."""
+
+NOMINAL_THICKNESS_TRUST = 0.25
+"""Prior sigma of a stated thickness, as a part of it."""
 
 PassCallback = Callable[[int, float, float, float], None]
 """Called with pass number, part of the pass that is done, fitted and held-out loss."""
@@ -35,6 +43,8 @@ class EngineResult:
     defocus_A: tuple[float, ...]
     best_pass: int
     stopped_because: str
+    refined_sigma: dict[str, float] = field(default_factory=dict)
+    """Standard deviations of the parameters that were refined, by name."""
 
     def phase(self) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
         """Projected phase, float32 (rows, cols)."""
@@ -64,6 +74,27 @@ def solver_settings(params: ReconstructionParams) -> SolverSettings:
     )
 
 
+def wanted(
+    params: ReconstructionParams, n_slices: int, nominal_thickness_A: float | None = None
+) -> tuple[Unknown, ...]:
+    """Return what to refine: what was asked for, is not fixed, and has an effect.
+
+    A single slice knows no tilt, and its thickness is only another defocus.
+    """
+    fixed = {
+        "defocus_A": params.defocus_A is not None,
+        "rotation_deg": params.rotation_deg is not None,
+        "thickness_A": params.thickness_A is not None or n_slices == 1,
+        "tilt_row_mrad": params.tilt_mrad is not None or n_slices == 1,
+        "tilt_col_mrad": params.tilt_mrad is not None or n_slices == 1,
+    }
+    chosen = [u for u in UNKNOWNS if u.name in params.refine and not fixed.get(u.name, False)]
+    if nominal_thickness_A is not None:
+        known = NOMINAL_THICKNESS_TRUST * nominal_thickness_A
+        chosen = [replace(u, prior_sigma=known) if u.name == "thickness_A" else u for u in chosen]
+    return tuple(chosen)
+
+
 def fit_until_turn(
     experiment: Experiment,
     canvas: Canvas,
@@ -71,6 +102,8 @@ def fit_until_turn(
     params: ReconstructionParams,
     rng: np.random.Generator,
     on_progress: PassCallback,
+    *,
+    nominal_thickness_A: float | None = None,
 ) -> EngineResult:
     """Fit most of the electrons; stop where the likelihood of the others turns; keep the best."""
     fitted, held = patterns.split(1 - params.held_out_fraction, rng)
@@ -78,8 +111,11 @@ def fit_until_turn(
     device = choose_device(params.device)
     solver = MultisliceSolver(experiment, canvas, fitted, held, settings, device)
     stop = HeldOutStop(params.patience)
+    refiner = Refiner(
+        solver, wanted(params, experiment.n_slices, nominal_thickness_A), params.refine_patterns
+    )
     losses: list[tuple[float, float, float]] = []
-    best = solver.slices.clone()
+    best, best_experiment = solver.all_slices(), experiment
     reason = f"max_passes ({params.max_passes}) reached"
     with worker_threads(settings.threads) as executor:
         for number in range(1, params.max_passes + 1):
@@ -91,13 +127,22 @@ def fit_until_turn(
             )
             losses.append((result.fitted, result.held_out, solver.experiment.defocus_A))
             if stop.observe(number, result.held_out):
-                best = solver.slices.clone()
+                best, best_experiment = solver.all_slices(), solver.experiment
             if stop.should_stop:
                 reason = f"held-out likelihood turned after pass {stop.best_pass}"
                 break
+            if FIRST_REFINED_PASS <= number < params.max_passes:
+                refiner.step(rng, executor)
     fitted_curve, held_curve, defocus_curve = zip(*losses, strict=True)
     return EngineResult(
-        solver.experiment, best, fitted_curve, held_curve, defocus_curve, stop.best_pass, reason
+        best_experiment,
+        best,
+        fitted_curve,
+        held_curve,
+        defocus_curve,
+        stop.best_pass,
+        reason,
+        refiner.sigma,
     )
 
 
@@ -126,5 +171,5 @@ def fit_fixed(
             )
             losses.append(result.fitted)
     return EngineResult(
-        experiment, solver.slices, tuple(losses), (), (), passes, f"{passes} passes as asked"
+        experiment, solver.all_slices(), tuple(losses), (), (), passes, f"{passes} passes as asked"
     )

@@ -7,11 +7,10 @@ from numpy.typing import NDArray
 
 from recon.calibration import Calibration
 from recon.dataset import ScanHeader
-from recon.metrics import RingCorrelation, Spot, lattice_spots, ring_correlation
+from recon.metrics import RingCorrelation, Spot, lattice_limit_A, lattice_spots, ring_correlation
 from recon.result import Resolution
 
 Image = NDArray[np.float32]
-MIN_SPOTS = 3
 
 
 def measure_resolution(
@@ -22,10 +21,10 @@ def measure_resolution(
     raster: NDArray[np.float64],
     electrons: float,
 ) -> tuple[Resolution, RingCorrelation | None, list[Spot]]:
-    """Ring correlation of the halves, and the finest lattice spot that both halves show.
+    """Ring correlation of the halves, and the lattice limit that both halves show.
 
     All images are the same part of the scanned field. Without halves only the lattice limit of
-    the full image is given. A lattice needs at least three independent spots.
+    the full image is given.
     """
     if not np.isfinite(phase).all():
         return Resolution(), None, []
@@ -44,7 +43,7 @@ def _resolution(frc: RingCorrelation | None, spots: list[Spot], electrons: float
         frc_half_A=nan if frc is None else frc.resolution_A(0.143),
         frc_at_half_A=nan if frc is None else frc.resolution_A(0.5),
         frc_half_bit_A=nan if frc is None else frc.resolution_A(frc.half_bit_threshold()),
-        lattice_limit_A=spots[-1].spacing_A if len(spots) >= MIN_SPOTS else nan,
+        lattice_limit_A=lattice_limit_A(spots),
         n_spots=len(spots),
         effective_electrons=electrons,
     )

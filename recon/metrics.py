@@ -7,6 +7,7 @@ For a crystal the signal sits in few spots per ring: numerator and denominators 
 over a band wider than the spacing of the spots before they are divided.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,9 @@ from scipy.optimize import minimize
 Float = NDArray[np.float64]
 BAND_A = 0.06
 """Half width, 1/Å, of the band that a ring is averaged over."""
+
+
+MIN_SPOTS = 3
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,16 @@ class Spot:
         return float(1 / np.hypot(*self.q_A))
 
 
+def lattice_limit_A(spots: Sequence[Spot]) -> float:
+    """Spacing that at least three independent spots reach; NaN with fewer.
+
+    The finest spot alone would be a matter of luck, and of artefacts.
+    """
+    if len(spots) < MIN_SPOTS:
+        return float("nan")
+    return sorted(spot.spacing_A for spot in spots)[MIN_SPOTS - 1]
+
+
 def lattice_spots(
     image: Float,
     sampling_A: float,
@@ -168,15 +182,22 @@ def _near_raster(rows: Float, cols: Float, raster: Float, reach: float) -> NDArr
 
 
 def registered_correlation(a: Float, b: Float, border_px: int = 0) -> float:
-    """Pearson correlation of ``a`` with ``b`` moved to fit best (sub-pixel), planes removed."""
+    """Pearson correlation of ``a`` with ``b`` moved to fit best (sub-pixel), planes removed.
+
+    The shift is found by cross-correlation to a pixel and then refined; ``border_px`` is left out
+    of the comparison on all sides.
+    """
     a, b = without_plane(a.astype(np.float64)), without_plane(b.astype(np.float64))
-    spectrum = np.fft.fft2(b)
-    cross = np.fft.ifft2(np.fft.fft2(a) * spectrum.conj()).real
-    start = [
-        int((p + n // 2) % n - n // 2)
-        for p, n in zip(np.unravel_index(np.argmax(cross), a.shape), a.shape, strict=True)
-    ]
+    cross = np.fft.ifft2(np.fft.fft2(windowed(a)) * np.fft.fft2(windowed(b)).conj()).real
+    start = np.array(
+        [
+            (p + n // 2) % n - n // 2
+            for p, n in zip(np.unravel_index(np.argmax(cross), a.shape), a.shape, strict=True)
+        ],
+        dtype=np.float64,
+    )
     rows, cols = np.fft.fftfreq(a.shape[0])[:, None], np.fft.fftfreq(a.shape[1])[None]
+    spectrum = np.fft.fft2(b)
     cut = tuple(slice(border_px, n - border_px) for n in a.shape)
     fixed = without_plane(a[cut]).ravel()
 
@@ -186,5 +207,6 @@ def registered_correlation(a: Float, b: Float, border_px: int = 0) -> float:
         norm = float(np.linalg.norm(fixed) * np.linalg.norm(moved))
         return -float(fixed @ moved) / norm if norm > 0 else 0.0
 
-    options = {"xatol": 0.01, "fatol": 1e-5, "maxiter": 80}
+    simplex = start + np.array([[0.0, 0.0], [0.5, 0.0], [0.0, 0.5]])
+    options = {"xatol": 0.01, "fatol": 1e-5, "maxiter": 80, "initial_simplex": simplex}
     return -float(minimize(loss, start, method="Nelder-Mead", options=options).fun)

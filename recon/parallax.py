@@ -43,6 +43,11 @@ class Shear:
         """[C10, C12a, C12b, rotation]."""
         return np.array([self.C10_A, self.C12a_A, self.C12b_A, self.rotation_deg])
 
+    def turned_over(self) -> "Shear":
+        """Return the other shear that moves every image alike: half a turn, opposite defocus."""
+        turned = (self.rotation_deg + 360.0) % 360.0 - 180.0
+        return Shear(-self.C10_A, -self.C12a_A, -self.C12b_A, turned)
+
 
 @dataclass(frozen=True)
 class ParallaxFit:

@@ -13,6 +13,12 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
+Refinable = Literal[
+    "defocus_A", "C12a_A", "C12b_A", "rotation_deg", "tilt_row_mrad", "tilt_col_mrad",
+    "scale", "stretch", "shear", "thickness_A",
+]  # fmt: skip
+
+
 class ParameterError(ReconError):
     """The parameter file holds an unknown key or an impossible value; nothing was reconstructed."""
 
@@ -31,17 +37,21 @@ class ReconstructionParams(BaseModel):
     rotation_deg: Finite | None = None
     """Fix the scan rotation instead of measuring it."""
     thickness_A: Positive | None = None
-    """Fix the thickness; else the header's nominal one, else chosen by held-out likelihood."""
+    """Fix the thickness; else refined from the header's nominal one, or from 200 Å."""
     tilt_mrad: tuple[Finite, Finite] | None = None
     """Fix the tilt of the beam in the specimen (row, col); else refined from zero."""
     n_slices: Annotated[int, Field(ge=1, le=64)] | None = None
-    slice_thickness_A: Positive = 55.0
-    """Slabs about this thick are used where ``n_slices`` is not given."""
+    slice_thickness_A: Positive = 60.0
+    """Slabs at most this thick are used where ``n_slices`` is not given."""
 
     search_defocus_A: Positive = 350.0
     search_rotation_deg: Annotated[float, Field(gt=0, le=180)] = 45.0
-    refine: bool = True
-    """Refine defocus, astigmatism, rotation and tilt together with the object."""
+    refine: tuple[Refinable, ...] = (
+        "defocus_A", "C12a_A", "C12b_A", "tilt_row_mrad", "tilt_col_mrad", "thickness_A",
+    )  # fmt: skip
+    """What is refined together with the object; what is fixed above stays."""
+    refine_patterns: Annotated[int, Field(ge=16)] = 160
+    """Patterns per refinement step."""
 
     max_passes: Annotated[int, Field(ge=1, le=1000)] = 16
     patience: Annotated[int, Field(ge=1)] = 2

@@ -43,7 +43,7 @@ class Resolution:
 
     ``frc_half_A`` is where the correlation of two half-dose reconstructions falls below 0.143,
     which stands for 0.5 against the truth; ``frc_at_half_A`` where it falls below 1/2;
-    ``lattice_limit_A`` the finest lattice spacing whose spot noise would not make.
+    ``lattice_limit_A`` the spacing that at least three spots reach which noise would not make.
     """
 
     frc_half_A: float = float("nan")

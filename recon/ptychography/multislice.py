@@ -54,35 +54,33 @@ def forward(probes: Tensor, slices: Tensor, H: Tensor) -> Waves:
 
 
 def backward(
-    waves: Waves, slices: Tensor, H: Tensor, factor: Tensor, *, to_probe: bool = False
-) -> tuple[Tensor, Tensor | None]:
+    waves: Waves, slices: Tensor, H: Tensor, factor: Tensor, *, tied: bool = False
+) -> tuple[Tensor, Tensor]:
     """Gradient of the loss by the phase of every slice, and by the conjugate entrance wave.
 
     Parameters
     ----------
     factor
         f = dL/dI, float32, (batch, n, n).
-    to_probe
-        Also return the gradient by the entrance waves.
+    tied
+        The slices are one and the same phase: return the sum over slices.
 
     Returns
     -------
-    Tensor, float32, (slice, batch, n, n); Tensor, complex64, (batch, mode, n, n) or None
+    Tensor, float32, (slice or 1, batch, n, n); Tensor, complex64, (batch, mode, n, n)
     """
-    gradient = torch.empty(slices.shape, dtype=torch.float32, device=slices.device)
-    g = ifft2(waves.detector * factor[:, None], norm="ortho")
+    count = len(waves.after)
+    shape = (1 if tied else count, *slices.shape[1:])
+    gradient = torch.zeros(shape, dtype=torch.float32, device=slices.device)
     back = H.conj().resolve_conj()
-    entrance = None
-    for s in reversed(range(len(slices))):
-        product = torch.view_as_real(g), torch.view_as_real(waves.after[s])
-        imaginary = (
-            product[0][..., 1] * product[1][..., 0] - product[0][..., 0] * product[1][..., 1]
-        )
-        torch.sum(imaginary, dim=1, out=gradient[s]).mul_(2)
-        if s or to_probe:
-            g = g * slices[s, :, None].conj()
+    g = ifft2(waves.detector * factor[:, None], norm="ortho")
+    for s in reversed(range(count)):
+        a, b = torch.view_as_real(g), torch.view_as_real(waves.after[s])
+        target = gradient[0 if tied else s]
+        for mode in range(g.shape[1]):
+            target.addcmul_(a[:, mode, ..., 1], b[:, mode, ..., 0], value=2)
+            target.addcmul_(a[:, mode, ..., 0], b[:, mode, ..., 1], value=-2)
+        g = g * slices[s, :, None].conj()
         if s:
             g = ifft2(fft2(g).mul_(back))
-        elif to_probe:
-            entrance = g
-    return gradient, entrance
+    return gradient, g

@@ -105,7 +105,8 @@ class MultisliceSolver:
         self.per_pattern = fitted.n_electrons / fitted.n_patterns
         self.floor = settings.floor_fraction * self.per_pattern / fitted.n**2
         self.measured = torch.from_numpy(fitted.measured).to(self.device, torch.float32)
-        shape = (experiment.n_slices, *canvas.shape)
+        self.tied = settings.coupling == 0
+        shape = (1 if self.tied else experiment.n_slices, *canvas.shape)
         self.slices = torch.zeros(shape, device=self.device)
         self.velocity = torch.zeros(shape, device=self.device)
         self.recalibrate(experiment)
@@ -140,8 +141,12 @@ class MultisliceSolver:
         self.illumination = illumination.view(self.canvas.shape)
         return scaled.view(self.canvas.shape)
 
+    def all_slices(self) -> Tensor:
+        """Phase of every slice, float32, (slice, rows, cols), a copy."""
+        return self.slices.expand(self.experiment.n_slices, -1, -1).clone()
+
     def transmission(self) -> Tensor:
-        """t_s = exp(i V_s), complex64, (slice, rows, cols)."""
+        """t_s = exp(i V_s), complex64, (slice or 1, rows, cols)."""
         return torch.polar(torch.ones_like(self.slices), self.slices)
 
     def run_pass(
@@ -179,6 +184,7 @@ class MultisliceSolver:
         n = self.patterns.n
         window = self.raster.window(which, n, self.canvas.shape[1]).view(-1)
         slices = transmission.view(len(transmission), -1)[:, window].view(-1, len(which), n, n)
+        slices = slices.expand(self.experiment.n_slices, -1, -1, -1)
         waves = forward(self.probes[self.raster.shift_index[which]][:, None], slices, self.H)
         intensity = waves.intensity()
         counts = self.counts.dense(which)
@@ -189,12 +195,12 @@ class MultisliceSolver:
             ratio = self.electrons_held / self.electrons
             expected = ratio * intensity * self.measured
             held = float(poisson_loss(expected, self.held.dense(which), ratio * self.floor))
-        gradient, _ = backward(waves, slices, self.H, factor)
-        return gradient.view(len(slices), -1), float(loss), held, window
+        gradient, _ = backward(waves, slices, self.H, factor, tied=self.tied)
+        return gradient.view(len(gradient), -1), float(loss), held, window
 
     def _step(self, gradient: Tensor) -> None:
-        mean = gradient.mean(dim=0, keepdim=True)
-        coupled = mean + self.settings.coupling * (gradient - mean)
+        mean = gradient.sum(dim=0, keepdim=True) / self.experiment.n_slices
+        coupled = mean if self.tied else mean + self.settings.coupling * (gradient - mean)
         self.velocity.mul_(self.settings.momentum)
         self.velocity.sub_(coupled * (self.settings.step * self.preconditioner))
         self.slices.add_(self.velocity)
