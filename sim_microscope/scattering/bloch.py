@@ -95,9 +95,8 @@ def _coupling(
     fade: Fade | None,
 ) -> NDArray[np.complex64] | NDArray[np.float32]:
     """F_{g-h}, faded, as a matrix (to, source); real if the crystal's origin is a centre."""
-    difference = to[:, None, :] - source[None, :, :]
-    amplitude = factors.at(difference)
-    if fade is not None:
-        length = np.linalg.norm(difference @ factors.structure.reciprocal_per_A, axis=-1)
-        amplitude = amplitude * np.sqrt(fade(length)).astype(np.float32)
-    return amplitude.real.copy() if factors.is_real else amplitude
+    amplitude, length = factors.differences(to, source)
+    real = amplitude.real.copy() if factors.is_real else amplitude
+    return (
+        real if fade is None else real * np.sqrt(fade(length.astype(np.float64))).astype(np.float32)
+    )

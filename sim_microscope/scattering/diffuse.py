@@ -12,12 +12,11 @@ Lorentzian of the characteristic angle (Egerton, EELS in the EM, 2011, ch. 3).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
+from sim_microscope.scattering.bloch import Fade
 from sim_microscope.scattering.electron import lorentz_factor, wavelength_A
 from sim_microscope.scattering.mean_free_path import (
     CARBON_ATOMS_per_cubic_A,
@@ -38,7 +37,7 @@ def diffuse_profile(
     *,
     thickness_nm: float,
     carbon_nm: float,
-    fade: Callable[[Array], Array] | None,
+    fade: Fade | None,
     energy_keV: float,
 ) -> Array:
     """Scattering events per electron and area of k, d tau / d²k in Å²; like ``k_per_A``."""
@@ -72,7 +71,7 @@ def add_background(
     *,
     thickness_nm: float,
     carbon_nm: float,
-    fade: Callable[[Array], Array] | None,
+    fade: Fade | None,
     energy_keV: float,
     sampling_mrad: float,
     centre_px: tuple[float, float],

@@ -48,12 +48,29 @@ class StructureFactors:
         g = hkl @ self.structure.reciprocal_per_A
         return hkl.astype(np.int64), g, flat[keep]
 
-    def at(self, hkl: NDArray[np.int64]) -> NDArray[np.complex64]:
-        """F at integer hkl (..., 3); zero outside the table."""
-        half = self.half
-        inside = np.asarray((np.abs(hkl) <= half).all(axis=-1))
-        i = np.where(inside[..., None], hkl + half, 0)
-        return np.where(inside, self.table[i[..., 0], i[..., 1], i[..., 2]], 0)
+    def differences(
+        self, to: NDArray[np.int64], source: NDArray[np.int64]
+    ) -> tuple[NDArray[np.complex64], NDArray[np.float32]]:
+        """F and |g| at to_i - source_j, (len(to), len(source)) each; F = 0 outside the table."""
+        index = np.zeros((len(to), len(source)), dtype=np.int32)
+        inside = np.ones(index.shape, dtype=bool)
+        for axis, (size, half) in enumerate(zip(self.table.shape, self.half, strict=True)):
+            rows, cols = to[:, axis].astype(np.int32), source[:, axis].astype(np.int32)
+            step = rows[:, None] - cols[None, :] + np.int32(half)
+            inside &= (step >= 0) & (step < size)
+            index *= np.int32(size)
+            index += step
+        # the corner of the table lies beyond the sphere: F = 0
+        index *= inside
+        return self.table.reshape(-1).take(index), self._lengths.take(index)
+
+    @cached_property
+    def _lengths(self) -> NDArray[np.float32]:
+        """|g| of every entry of the table, flat."""
+        axes = [np.arange(-n, n + 1) for n in self.half]
+        hkl = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+        g = hkl.astype(np.float32) @ self.structure.reciprocal_per_A.astype(np.float32)
+        return np.sqrt(np.square(g).sum(axis=1))
 
     def mean_square(self, g_per_A: NDArray[np.float64]) -> NDArray[np.float64]:
         """Wilson's mean of F², sum_n o_n f_n² exp(-4 pi² U_n g²), in Å²; like ``g_per_A``."""
