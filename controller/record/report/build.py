@@ -80,6 +80,7 @@ def build_report(run_dir: Path) -> ReportResult:
     truth_path = run_dir / TRUTH if truth else None
     desk = Desk(night, run_dir, Album(run_dir), _tiles(run_dir, night), truth_path)
     page = render(desk, summary, dose_map)
+    desk.album.prune()
     html, numbers = run_dir / "report.html", run_dir / "report.json"
     _replace(html, page)
     _replace(numbers, json.dumps(finite(summary.data), indent=1, ensure_ascii=False) + "\n")

@@ -71,15 +71,11 @@ def read_map(ledger: Path) -> DoseMap | None:
     sqlite3.Error, ValueError
         The file is no dose ledger.
     """
-    with closing(sqlite3.connect(f"{ledger.resolve().as_uri()}?mode=ro", uri=True)) as database:
-        cell_nm = float(
-            database.execute("SELECT value FROM ledger WHERE key = 'cell_nm'").fetchone()[0]
-        )
-        rows = database.execute(
-            "SELECT b.purpose, b.footprint, s.charged_e_per_A2 FROM bookings b"
-            " JOIN states s ON s.sequence ="
-            " (SELECT MAX(sequence) FROM states WHERE exposure_id = b.exposure_id)"
-        ).fetchall()
+    try:
+        cell_nm, rows = _read(ledger, "mode=ro")
+    except sqlite3.OperationalError:
+        # a closed WAL database on a read-only medium can only be read as one that never changes
+        cell_nm, rows = _read(ledger, "immutable=1")
     fluence = SparseFluence(cell_nm)
     for purpose, footprint, charged in rows:
         if charged > 0:
@@ -96,3 +92,15 @@ def read_map(ledger: Path) -> DoseMap | None:
         (window.row + height) * cell_um,
     )
     return DoseMap(dict(fluence.read(window)), extent, cell_nm)
+
+
+def _read(ledger: Path, how: str) -> tuple[float, list[tuple[str, str, float]]]:
+    """Cell size, and (purpose, footprint, charge) of every booking."""
+    with closing(sqlite3.connect(f"{ledger.resolve().as_uri()}?{how}", uri=True)) as database:
+        cell = database.execute("SELECT value FROM ledger WHERE key = 'cell_nm'").fetchone()
+        rows = database.execute(
+            "SELECT b.purpose, b.footprint, s.charged_e_per_A2 FROM bookings b"
+            " JOIN states s ON s.sequence ="
+            " (SELECT MAX(sequence) FROM states WHERE exposure_id = b.exposure_id)"
+        ).fetchall()
+    return float(cell[0]), rows

@@ -65,6 +65,7 @@ class Album:
     def __init__(self, run_dir: Path, folder: str = "report_files") -> None:
         self._run_dir = run_dir
         self._folder = folder
+        self._kept: set[str] = set()
         (run_dir / folder).mkdir(parents=True, exist_ok=True)
 
     def keep(self, name: str, pixels: Bytes, *, pieces: int = 1) -> Picture:
@@ -75,8 +76,15 @@ class Album:
         image = Image.fromarray(np.ascontiguousarray(pixels))
         relative = f"{self._folder}/{safe_name(name)}.png"
         image.save(self._run_dir / relative, optimize=False, compress_level=4)
+        self._kept.add(relative)
         height, width = pixels.shape[:2]
         return Picture(width, height, tuple(_parts(image, pieces)), relative)
+
+    def prune(self) -> None:
+        """Remove pictures of an earlier report that this one has not made again."""
+        for path in (self._run_dir / self._folder).glob("*.png"):
+            if f"{self._folder}/{path.name}" not in self._kept:
+                path.unlink(missing_ok=True)
 
 
 def safe_name(name: str) -> str:

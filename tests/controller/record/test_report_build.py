@@ -135,6 +135,14 @@ def test_the_same_run_gives_the_same_report(a_night: Any) -> None:
     assert (second.html.read_bytes(), second.json.read_bytes()) == (html, numbers)
 
 
+def test_pictures_of_an_earlier_report_do_not_linger(a_night: Any) -> None:
+    build_report(a_night.folder)
+    before = sorted(path.name for path in (a_night.folder / "report_files").iterdir())
+    (a_night.folder / "report_files" / "T99-before.png").write_bytes(b"old")
+    build_report(a_night.folder)
+    assert sorted(path.name for path in (a_night.folder / "report_files").iterdir()) == before
+
+
 HOSTILE = '</svg><script src="http://x.test/a.js"></script>"><img src=x onerror=alert(1)>{{ 7*7 }}'
 
 
