@@ -46,11 +46,9 @@ def render(desk: Desk, summary: Summary, dose_map: DoseMap | None) -> str:
     sections = [section(desk, story, records[name]) for name, story in night.targets.items()]
     calibration = night.started.calibration if night.started else None
     mosaic = stitch(list(desk.tiles.values()), calibration) if calibration else None
-    survey = overlay = None
+    survey = None
     if mosaic is not None:
-        ground, classes = mosaic_drawing(desk.album, mosaic, _markers(sections))
-        survey = markup(ground)
-        overlay = markup(classes) if classes is not None else None
+        survey = markup(mosaic_drawing(desk.album, mosaic, _markers(sections)))
     lanes, rows, used = timeline(night)
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
@@ -69,7 +67,7 @@ def render(desk: Desk, summary: Summary, dose_map: DoseMap | None) -> str:
         sections=sections,
         gallery=_gallery(sections),
         survey=survey,
-        overlay=overlay,
+        has_classes=mosaic is not None and bool(mosaic.labels.any()),
         timeline=markup(lanes),
         timeline_rows=rows,
         timeline_used=used,

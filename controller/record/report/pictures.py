@@ -145,12 +145,16 @@ def framed(
     width, height = picture.width_px, picture.height_px
     root = drawing(width, height, label, css=css)
     root.set("viewBox", f"{x} {y} {width} {height}")
-    for part in picture.parts:
-        place = {"x": x + part.left, "y": y + part.top}
-        ground = add(root, "image", href=part.uri, width=part.width, height=part.height)
-        ground.attrib.update({name: f"{value:g}" for name, value in place.items()})
-        ground.set("preserveAspectRatio", "none")
+    lay(root, picture, origin_px=origin_px)
     return root
+
+
+def lay(parent: ET.Element, picture: Picture, *, origin_px: tuple[int, int] = (0, 0)) -> None:
+    """Append the picture's images to `parent`, in the coordinates of `framed`."""
+    for part in picture.parts:
+        x, y = origin_px[0] + part.left - 0.5, origin_px[1] + part.top - 0.5
+        image = add(parent, "image", href=part.uri, x=x, y=y, width=part.width, height=part.height)
+        image.set("preserveAspectRatio", "none")
 
 
 def scale_bar(root: ET.Element, pixel_size: float, unit: str, *, text: float = 5.2) -> None:

@@ -14,7 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.hardware.values import Calibration, StagePose
-from controller.record.report.pictures import Album, Array, Bytes, framed, grey, scale_bar, softened
+from controller.record.report.pictures import (
+    Album,
+    Array,
+    Bytes,
+    framed,
+    grey,
+    lay,
+    scale_bar,
+    softened,
+)
 from controller.record.report.svg import add, tip
 
 LONGEST_PX = 1400
@@ -112,22 +121,19 @@ class Marker:
     words: str
 
 
-def mosaic_drawing(
-    album: Album, mosaic: Mosaic, markers: list[Marker]
-) -> tuple[ET.Element, ET.Element | None]:
-    """The survey with numbered targets, and the overlay of classes as a second drawing."""
+def mosaic_drawing(album: Album, mosaic: Mosaic, markers: list[Marker]) -> ET.Element:
+    """The survey with the picker's classes as a layer (group ``classes``) and numbered targets."""
     picture = album.keep("survey", _with_unseen(mosaic.values), pieces=3)
     root = framed(picture, f"Survey with {len(markers)} targets", css="picture survey")
+    if mosaic.labels.any():
+        classes = album.keep("survey-classes", _class_colours(mosaic.labels), pieces=3)
+        lay(add(root, "g", class_="classes"), classes)
     unit = picture.width_px / 100
     for marker in markers:
         _mark(root, marker, mosaic, unit)
     scale_bar(root, mosaic.pixel_size_nm * 1e-3, "µm", text=2.6)
     _stage_axes(root, mosaic, unit)
-    if not mosaic.labels.any():
-        return root, None
-    overlay = framed(album.keep("survey-classes", _class_colours(mosaic.labels), pieces=3), "")
-    overlay.set("aria-hidden", "true")
-    return root, overlay
+    return root
 
 
 def crop_drawing(
