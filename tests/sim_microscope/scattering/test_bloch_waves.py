@@ -35,7 +35,7 @@ def compare(ours: dict[tuple[int, ...], float], other: dict[tuple[int, ...], flo
         ("SrTiO3", (0, 0, 1), (0, 0), 30, 3.0, 0.15, 0.02),
         ("Au", (1, 1, 0), (10, 5), 20, 3.0, 0.15, 0.01),
         ("SrTiO3", (1, 1, 0), (60, -35), 40, 2.5, 0.1, 0.02),
-        ("UiO-66", (1, 1, 0), (30, -16), 40, 1.2, 0.012, 0.08),
+        ("UiO-66", (1, 1, 0), (60, -35), 30, 0.9, 0.015, 0.05),
     ],
 )
 def test_intensities_agree_with_abtem(
@@ -97,7 +97,7 @@ def test_weak_beams_by_first_order_match_the_full_solution() -> None:
     r = rotation_for_zone(uio, (0, 0, 1), tilt_mrad=(9, -4))
     crystal = CrystalInBeam(uio, r, 40)
 
-    a, b = compare(by_hkl(crystal, strong_beams=220), by_hkl(crystal, strong_beams=700))
+    a, b = compare(by_hkl(crystal, strong_beams=220), by_hkl(crystal, strong_beams=450))
 
     assert np.corrcoef(a, b)[0, 1] > 0.999
     assert np.abs(a - b).sum() < 0.05
