@@ -72,14 +72,12 @@ def dose_limits(plan: RunPlan) -> DoseLimits:
         specimen_e_per_A2=specimen,
         before_scan_e_per_A2=plan.alignment.budget_e_per_A2,
         data_e_per_A2=specimen,
-        focus_e_per_A2=specimen,
         area_e_per_A2={},
     )
 
 
 def shipped_eyes(plan: RunPlan) -> Eyes:
     """The perceptions that lodestem ships."""
-    from controller.perception.focus import ParallaxFocus
     from controller.perception.reconstruction import PtychographyReconstructor
     from controller.perception.regions import NetworkPicker
     from controller.perception.tilt import StructureAligner
@@ -87,7 +85,6 @@ def shipped_eyes(plan: RunPlan) -> Eyes:
     return Eyes(
         picker=NetworkPicker(),
         aligner=StructureAligner(plan.structure_path),
-        focus=ParallaxFocus(),
         reconstructor=PtychographyReconstructor(
             seed=plan.seed, max_passes=plan.reconstruction.max_passes
         ),

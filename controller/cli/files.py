@@ -129,9 +129,8 @@ def reconstruct_command(
     """Reconstruct one data set."""
     with command("reconstruct", as_json=as_json, quiet=quiet) as output:
         _all_exist([data])
-        from recon.output import reconstruct_file
-
         from recon.errors import ReconError
+        from recon.output import reconstruct_file
         from recon.params import ReconstructionParams
 
         if device not in ("auto", "cpu", "cuda"):

@@ -42,10 +42,12 @@ class Locate:
 
 @dataclass(frozen=True)
 class FindHeight:
-    """Tilt, see how far the crystal moves, bring it to eucentric height, tilt back."""
+    """Tilt to both sides, see how far the crystal moves; far off, bring it to eucentric height."""
 
     target: str
-    alpha_deg: float
+    low_alpha_deg: float
+    high_alpha_deg: float
+    attempt: int
 
 
 @dataclass(frozen=True)
@@ -69,16 +71,6 @@ class Tilt:
     from_beta_deg: float
     predicted_deg: float
     """Misorientation expected afterwards (sigma of the reading)."""
-
-
-@dataclass(frozen=True)
-class FindFocus:
-    """Coarse 4D scan beside the crystal; set the defocus for the scan."""
-
-    target: str
-    x_um: float
-    y_um: float
-    attempt: int
 
 
 @dataclass(frozen=True)
@@ -131,7 +123,6 @@ Action = (
     | FindHeight
     | MeasurePattern
     | Tilt
-    | FindFocus
     | AcquireScan
     | Reconstruct
     | EndTarget
@@ -139,14 +130,13 @@ Action = (
     | EndRun
 )
 
-NEEDS_APPROVAL = (SurveyTile, FindHeight, MeasurePattern, Tilt, FindFocus, AcquireScan)
+NEEDS_APPROVAL = (SurveyTile, FindHeight, MeasurePattern, Tilt, AcquireScan)
 """In supervised mode: whatever tilts the specimen, exposes it or scans it. A tracking picture
 belongs to the move that it follows."""
 
 EDITABLE: dict[type, frozenset[str]] = {
     MeasurePattern: frozenset({"fluence_e_per_A2", "beam_diameter_nm"}),
     Tilt: frozenset({"alpha_deg", "beta_deg"}),
-    FindFocus: frozenset({"x_um", "y_um"}),
     AcquireScan: frozenset({"fluence_e_per_A2", "defocus_nm"}),
 }
 """Which fields a person may change before approving."""

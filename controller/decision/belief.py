@@ -17,7 +17,6 @@ from controller.record.events import (
     Event,
     ExposureMade,
     Fault,
-    FocusFound,
     HeightFound,
     Located,
     Moved,
@@ -56,14 +55,13 @@ class Target:
     last_located: Located | None = None
     """The newest tracking picture in which it was found: the template for the next."""
     height: HeightFound | None = None
+    height_attempts: int = 0
     fits: tuple[TiltFitted, ...] = ()
     fresh_fit: bool = False
     """The last fit was made at the present tilt."""
     unanswered: int = 0
     """Patterns in a row that could not be read."""
     moves: int = 0
-    focus: FocusFound | None = None
-    focus_attempts: int = 0
     scan: ScanTaken | None = None
     reconstruction: Reconstructed | None = None
     faults: tuple[Fault, ...] = ()
@@ -179,8 +177,6 @@ def _step_started(belief: Belief, event: StepStarted) -> Belief:
     if event.action == "Visit":
         target = replace(target, status="active", visited=True)
         belief = replace(belief, active=target.name)
-    if event.action == "FindFocus":
-        target = replace(target, focus_attempts=target.focus_attempts + 1)
     if event.action == "Tilt":
         target = replace(target, moves=target.moves + 1)
     return _with(belief, target)
@@ -208,7 +204,7 @@ def _answered(belief: Belief, event: Answered) -> Belief:
     return belief
 
 
-def _target_event(belief: Belief, event: Event) -> Belief:  # noqa: C901  a table
+def _target_event(belief: Belief, event: Event) -> Belief:
     if isinstance(event, Moved):
         belief = replace(belief, pose=event.achieved)
     target = belief.find(getattr(event, "target", None))
@@ -225,7 +221,7 @@ def _target_event(belief: Belief, event: Event) -> Belief:  # noqa: C901  a tabl
         case Located():
             target = _located(target, event)
         case HeightFound():
-            target = replace(target, height=event)
+            target = replace(target, height=event, height_attempts=target.height_attempts + 1)
         case TiltFitted():
             target = replace(
                 target,
@@ -233,8 +229,6 @@ def _target_event(belief: Belief, event: Event) -> Belief:  # noqa: C901  a tabl
                 fresh_fit=event.answered,
                 unanswered=0 if event.answered else target.unanswered + 1,
             )
-        case FocusFound():
-            target = replace(target, focus=event)
         case ScanTaken():
             target = replace(target, scan=event)
         case Reconstructed():

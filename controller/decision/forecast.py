@@ -5,7 +5,6 @@ from __future__ import annotations
 from controller.decision.actions import (
     AcquireScan,
     Action,
-    FindFocus,
     FindHeight,
     Locate,
     MeasurePattern,
@@ -23,12 +22,12 @@ def cost_e_per_A2(rig: Rig, action: Action) -> float:
     match action:
         case SurveyTile():
             planned = plan.survey.fluence_e_per_A2
-        case Locate() | FindHeight():
+        case Locate():
             planned = plan.tracking.fluence_e_per_A2
+        case FindHeight():
+            planned = 2 * plan.tracking.fluence_e_per_A2
         case MeasurePattern():
             planned = action.fluence_e_per_A2
-        case FindFocus():
-            planned = plan.focus.fluence_e_per_A2
         case AcquireScan():
             planned = action.fluence_e_per_A2
         case _:

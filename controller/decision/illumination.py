@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from controller.hardware.values import Capabilities, DetectorInfo, Mode, OpticsChange, Scan
-from controller.plan.run import AlignmentPlan, FocusPlan, ScanPlan
+from controller.plan.run import AlignmentPlan, ScanPlan
 
 ELECTRONS_PER_S_PER_PA = 6.241509e6
 
@@ -55,11 +55,6 @@ def stem_optics(plan: ScanPlan, raster: Scan, *, fluence: float, defocus: float)
 
 def data_raster(plan: ScanPlan) -> Scan:
     """The raster of the data scan."""
-    return Scan(shape=plan.shape, step_A=plan.step_A, dwell_s=plan.dwell_s)
-
-
-def focus_raster(plan: FocusPlan) -> Scan:
-    """The raster of the focus scan."""
     return Scan(shape=plan.shape, step_A=plan.step_A, dwell_s=plan.dwell_s)
 
 

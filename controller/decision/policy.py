@@ -2,12 +2,10 @@
 
 One crystal after the other, best first: go there, find it, bring it to eucentric height, read
 its tilt, tilt, find it again, read again, until it stands on its zone axis or the moves or the
-budget are used up; then focus beside it, scan it, look at the result.
+budget are used up; then scan it with the defocus that its height asks for, look at the result.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -17,7 +15,6 @@ from controller.decision.actions import (
     Decision,
     EndRun,
     EndTarget,
-    FindFocus,
     FindHeight,
     Locate,
     MeasurePattern,
@@ -27,13 +24,10 @@ from controller.decision.actions import (
     Visit,
 )
 from controller.decision.belief import Belief, Target
-from controller.hardware.values import PartialPose, StageLimits, StagePose
+from controller.hardware.values import Axis, PartialPose, StageLimits
 from controller.perception.alignment import goniometer_for_zone
 from controller.plan.run import RunPlan
 from controller.record.events import RunStarted, TiltFitted
-
-HEIGHT_TILT_DEG = 8.0
-"""Tilt with which the eucentric height is sought: 1 um shows as 140 nm."""
 
 
 def decide(plan: RunPlan, belief: Belief, clock_s: float) -> Decision:
@@ -100,17 +94,30 @@ def _for_target(plan: RunPlan, belief: Belief, target: Target, started: RunStart
         if target.misses >= 2:
             return _skip(target, "lost: not found in two tracking pictures")
         return Decision(Locate(target.name), "see where the crystal is and centre it")
-    if target.height is None:
-        alpha = belief.pose.alpha_deg if belief.pose else 0.0
-        limits = started.stage_limits
-        up = limits.violation(PartialPose(alpha_deg=alpha + HEIGHT_TILT_DEG)) is None
-        probe = alpha + (HEIGHT_TILT_DEG if up else -HEIGHT_TILT_DEG)
-        return Decision(
-            FindHeight(target.name, probe), "at eucentric height it stays in view when tilted"
-        )
+    if _height_is_open(plan, target):
+        return _find_height(plan, belief, target, started)
+    if target.height is None or not target.height.ok:
+        why = target.height.reason if target.height else "not measured"
+        return _skip(target, f"its height, and so the focus, is not known ({why})")
     if not target.fresh_fit:
         return _measure(plan, belief, target)
     return _tilt_or_scan(plan, belief, target, started)
+
+
+def _height_is_open(plan: RunPlan, target: Target) -> bool:
+    """Whether the height is still to be measured: never yet, failed, or moved since."""
+    known = target.height is not None and target.height.ok and not target.height.applied
+    return not known and target.height_attempts < plan.height.max_attempts
+
+
+def _find_height(plan: RunPlan, belief: Belief, target: Target, started: RunStarted) -> Decision:
+    """Tilt to both sides of the present tilt, as far as the holder goes."""
+    low, high = started.stage_limits.ranges[Axis.ALPHA]
+    alpha = belief.pose.alpha_deg if belief.pose else 0.0
+    below, above = max(low, alpha - plan.height.tilt_deg), min(high, alpha + plan.height.tilt_deg)
+    again = target.height is not None
+    reason = "measure again what is left" if again else "its height: to keep it in view, and focus"
+    return Decision(FindHeight(target.name, below, above, target.height_attempts + 1), reason)
 
 
 def _measure(plan: RunPlan, belief: Belief, target: Target) -> Decision:
@@ -140,12 +147,12 @@ def _tilt_or_scan(plan: RunPlan, belief: Belief, target: Target, started: RunSta
     align = plan.alignment
     off = fit.misorientation_deg
     if off <= align.tolerance_deg:
-        return _focus_and_scan(plan, belief, target, f"{off:.3f} deg from {_zone(fit)}")
+        return _scan(plan, belief, target, f"{off:.3f} deg from {_zone(fit)}")
     out_of_moves = target.moves >= align.max_moves
     left = align.budget_e_per_A2 - belief.spent_e_per_A2.get(target.name, 0.0)
     out_of_dose = left < 2.0 * align.fine_fluence_e_per_A2
     if (out_of_moves or out_of_dose) and off <= align.acceptable_deg:
-        return _focus_and_scan(plan, belief, target, f"{off:.3f} deg from {_zone(fit)}, acceptable")
+        return _scan(plan, belief, target, f"{off:.3f} deg from {_zone(fit)}, acceptable")
     if out_of_moves:
         return _skip(target, f"still {off:.2f} deg from {_zone(fit)} after {target.moves} moves")
     if out_of_dose:
@@ -177,58 +184,23 @@ def unreachable(limits: StageLimits, alpha_deg: float, beta_deg: float) -> str |
     return limits.violation(PartialPose(alpha_deg=alpha_deg, beta_deg=beta_deg))
 
 
-def _focus_and_scan(plan: RunPlan, belief: Belief, target: Target, where: str) -> Decision:
-    if plan.focus.enabled and not (target.focus and target.focus.ok):
-        if target.focus_attempts >= 2:
-            why = target.focus.reason if target.focus else ""
-            return _skip(target, f"no focus in two places beside it ({why})")
-        x_um, y_um = focus_place(plan, belief, target)
-        return Decision(
-            FindFocus(target.name, x_um, y_um, target.focus_attempts + 1),
-            f"on axis ({where}); focus beside the crystal, which is spared",
-        )
-    defocus = target.focus.applied_nm if target.focus else plan.scan.defocus_nm
+def _scan(plan: RunPlan, belief: Belief, target: Target, where: str) -> Decision:
     return Decision(
-        AcquireScan(target.name, plan.scan.fluence_e_per_A2, defocus), f"on axis ({where})"
+        AcquireScan(target.name, plan.scan.fluence_e_per_A2, lens_defocus_nm(plan, belief, target)),
+        f"on axis ({where})",
     )
 
 
-def focus_place(plan: RunPlan, belief: Belief, target: Target) -> tuple[float, float]:
-    """Stage (x, y) beside the crystal, at its height in the tilted plane, far from the others.
+def lens_defocus_nm(plan: RunPlan, belief: Belief, target: Target) -> float:
+    """Defocus to set so that the crystal, at its height, has the planned one.
 
-    In the specimen plane tilted by Rx(alpha) Ry(beta) the direction
-    (sin alpha, cos alpha sin beta) stays at constant height.
+    The lens is in focus at the tilt axis; a crystal at z (positive downstream) is reached by the
+    crossover z later, so the lens is underfocused by z more.
     """
-    distance = plan.focus.distance_nm / 1e3
-    candidates = list(_places(belief.pose, target, distance))
-    others = [
-        (t.x_um, t.y_um)
-        for t in belief.targets.values()
-        if t.name != target.name and t.status in ("queued", "active", "done")
-    ]
-
-    def room(place: tuple[float, float]) -> float:
-        return min(
-            (float(np.hypot(place[0] - x, place[1] - y)) for x, y in others), default=distance
-        )
-
-    ranked = sorted(candidates, key=room, reverse=True)
-    return ranked[target.focus_attempts % len(ranked)]
-
-
-def _places(
-    pose: StagePose | None, target: Target, distance_um: float
-) -> Iterator[tuple[float, float]]:
-    alpha = np.deg2rad(pose.alpha_deg if pose else 0.0)
-    beta = np.deg2rad((pose.beta_deg or 0.0) if pose else 0.0)
-    level = np.array([np.sin(alpha), np.cos(alpha) * np.sin(beta)])
-    length = float(np.hypot(*level))
-    flat = length < np.sin(np.deg2rad(1.0))
-    directions = [np.array([1.0, 0.0]), np.array([0.0, 1.0])] if flat else [level / length]
-    for direction in directions:
-        for sign in (1.0, -1.0):
-            place = np.array([target.x_um, target.y_um]) + sign * distance_um * direction
-            yield float(place[0]), float(place[1])
+    z_um = target.height.offset_um if target.height and target.height.ok else 0.0
+    alpha = np.deg2rad(belief.pose.alpha_deg if belief.pose else 0.0)
+    beta = np.deg2rad((belief.pose.beta_deg or 0.0) if belief.pose else 0.0)
+    return float(plan.scan.defocus_nm + 1e3 * z_um * np.cos(alpha) * np.cos(beta))
 
 
 def _judge(plan: RunPlan, target: Target) -> Decision:

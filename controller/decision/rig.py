@@ -24,7 +24,7 @@ from controller.hardware.values import (
     ScanReceipt,
     StagePose,
 )
-from controller.perception.protocols import Aligner, FocusFinder, Picker, Reconstructor
+from controller.perception.protocols import Aligner, Picker, Reconstructor
 from controller.perception.view import View
 from controller.plan.run import RunPlan
 from controller.record.events import Event, FrameStored, Moved
@@ -35,11 +35,10 @@ _LODESTEM = UUID("6f1c3c52-7d0e-5c7b-9a53-1f6d1f2b7a10")
 
 @dataclass(frozen=True)
 class Eyes:
-    """The four perceptions that the loop calls."""
+    """The three perceptions that the loop calls."""
 
     picker: Picker
     aligner: Aligner
-    focus: FocusFinder
     reconstructor: Reconstructor
 
 
@@ -150,10 +149,8 @@ class Rig:
         return str(path.relative_to(self.run_dir)) if path.is_relative_to(self.run_dir) else uri
 
 
-_ROLES: dict[Purpose, Literal["survey", "track", "pattern", "focus"]] = {
+_ROLES: dict[Purpose, Literal["survey", "track", "pattern"]] = {
     Purpose.SURVEY: "survey",
     Purpose.TRACK: "track",
     Purpose.ALIGN: "pattern",
-    Purpose.FOCUS: "focus",
-    Purpose.DATA: "focus",
 }

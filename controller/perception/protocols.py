@@ -1,4 +1,4 @@
-"""What the loop asks of its eyes: picker, aligner, focus finder, reconstructor.
+"""What the loop asks of its eyes: picker, aligner, reconstructor.
 
 Small protocols, so that a surrogate can stand in for speed and a better one can replace any of
 them.  All are pure over arrays and values; none sees the microscope.
@@ -102,23 +102,6 @@ class Aligner(Protocol):
         hint: TiltHint | None = None,
     ) -> TiltReading:
         """Read one pattern; never raises on a bad picture, says so instead."""
-
-
-@dataclass(frozen=True)
-class FocusReading:
-    """Defocus at the entrance surface of what was scanned."""
-
-    ok: bool
-    defocus_nm: float
-    sigma_nm: float
-    reason: str = ""
-
-
-class FocusFinder(Protocol):
-    """Coarse 4D scan in, defocus out."""
-
-    def measure(self, scan_path: Path) -> FocusReading:
-        """Read the scan file; never raises on bad data, says so instead."""
 
 
 @dataclass(frozen=True)

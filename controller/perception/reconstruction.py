@@ -25,9 +25,8 @@ class PtychographyReconstructor:
 
     def reconstruct(self, scan_path: Path, out_dir: Path) -> ReconstructionReading:
         """Reconstruct into `out_dir`; data that cannot be reconstructed give the reason."""
-        from recon.output import reconstruct_file
-
         from recon.errors import ReconError
+        from recon.output import reconstruct_file
         from recon.params import ReconstructionParams
 
         given: dict[str, Any] = {}

@@ -10,7 +10,7 @@ MOVE_S = 6.0
 """A stage move with its settling, typically."""
 BYTES_PER_ELECTRON = 4
 PATTERNS_PER_TARGET = 3
-PICTURES_PER_TARGET = 6
+PICTURES_PER_TARGET = 8
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Budget:
 
     lines: tuple[Line, ...]
     before_scan_e_per_A2: float
-    """On a crystal, planned, everything before its scan (focus is spent beside it)."""
+    """On a crystal, planned, everything before its scan."""
     scan_e_per_A2: float
     hours: float
     gigabytes: float
@@ -47,8 +47,6 @@ class Budget:
         scans = plan.targets.wanted
         positions = plan.scan.shape[0] * plan.scan.shape[1]
         electrons = positions * plan.scan.electrons_per_position
-        focus_positions = plan.focus.shape[0] * plan.focus.shape[1]
-        focus_electrons = focus_positions * plan.focus.fluence_e_per_A2 * plan.focus.step_A**2
         lines = [
             Line(
                 "survey tile", tiles, plan.survey.fluence_e_per_A2, "whole field",
@@ -65,14 +63,6 @@ class Budget:
                 MOVE_S + plan.alignment.frame_s, 0.2,
             ),
         ]  # fmt: skip
-        if plan.focus.enabled:
-            lines.append(
-                Line(
-                    "focus scan", scans, plan.focus.fluence_e_per_A2, "beside the crystal",
-                    2 * MOVE_S + focus_positions * plan.focus.dwell_s,
-                    focus_electrons * BYTES_PER_ELECTRON / 1e6,
-                )
-            )  # fmt: skip
         lines.append(
             Line(
                 "4D-STEM scan", scans, plan.scan.fluence_e_per_A2, "crystal",

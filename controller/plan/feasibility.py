@@ -87,31 +87,24 @@ def _scan(plan: RunPlan, capabilities: Capabilities) -> Iterator[str]:
     if engine is None:
         yield "this instrument cannot scan; 4D-STEM is not possible here"
         return
-    for name, shape, dwell_s, electrons in (
-        ("scan", plan.scan.shape, plan.scan.dwell_s, plan.scan.electrons_per_position),
-        (
-            "focus",
-            plan.focus.shape,
-            plan.focus.dwell_s,
-            plan.focus.fluence_e_per_A2 * plan.focus.step_A**2,
-        ),
-    ):
-        if shape[0] > engine.max_shape[0] or shape[1] > engine.max_shape[1]:
-            yield (
-                f"{name}.shape = {shape} is larger than the scan engine's {engine.max_shape}; "
-                f"take fewer positions"
-            )
-        if dwell_s < engine.min_dwell_s:
-            yield (
-                f"{name}.dwell_s = {dwell_s:g} s is shorter than the detector's "
-                f"{engine.min_dwell_s:g} s; dwell longer"
-            )
-        current_pA = electrons / dwell_s / PA_TO_ELECTRONS_PER_S
-        if current_pA > capabilities.max_current_pA:
-            yield (
-                f"{name}: {electrons:.0f} electrons in {dwell_s:g} s need {current_pA:.3g} pA, the "
-                f"gun gives {capabilities.max_current_pA:g} pA; dwell longer or lower the fluence"
-            )
+    shape, dwell_s = plan.scan.shape, plan.scan.dwell_s
+    if shape[0] > engine.max_shape[0] or shape[1] > engine.max_shape[1]:
+        yield (
+            f"scan.shape = {shape} is larger than the scan engine's {engine.max_shape}; "
+            f"take fewer positions"
+        )
+    if dwell_s < engine.min_dwell_s:
+        yield (
+            f"scan.dwell_s = {dwell_s:g} s is shorter than the detector's "
+            f"{engine.min_dwell_s:g} s; dwell longer"
+        )
+    electrons = plan.scan.electrons_per_position
+    current_pA = electrons / dwell_s / PA_TO_ELECTRONS_PER_S
+    if current_pA > capabilities.max_current_pA:
+        yield (
+            f"scan: {electrons:.0f} electrons in {dwell_s:g} s need {current_pA:.3g} pA, the "
+            f"gun gives {capabilities.max_current_pA:g} pA; dwell longer or lower the fluence"
+        )
     detector = _detector(capabilities, Mode.STEM, scan=True)
     if detector is not None:
         reach = plan.scan.detector_sampling_mrad * min(detector.shape) / 2

@@ -149,16 +149,14 @@ class TrackingPlan(Frozen):
         return self.electrons_per_px / (self.pixel_size_nm * 10.0) ** 2
 
 
-class FocusPlan(Frozen):
-    """Defocus from a coarse 4D scan beside the crystal, so that the crystal is spared."""
+class HeightPlan(Frozen):
+    """Eucentric height, and with it the focus, from pictures at two tilts."""
 
-    enabled: bool = True
-    distance_nm: Positive = 900.0
-    """From the crystal's centre to the place that is sacrificed; outside every planned scan."""
-    shape: tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]] = (40, 40)
-    step_A: Positive = 3.0
-    fluence_e_per_A2: Positive = 30.0
-    dwell_s: Positive = 1e-3
+    tilt_deg: Annotated[float, Field(gt=1, le=30)] = 12.0
+    """To both sides; 1 um of height shows as 2 tan(tilt) um of shift."""
+    move_above_um: Positive = 0.3
+    """A larger offset is taken out by the stage and measured again; a smaller one by the lens."""
+    max_attempts: Annotated[int, Field(ge=1, le=5)] = 3
 
 
 class ScanPlan(Frozen):
@@ -169,7 +167,8 @@ class ScanPlan(Frozen):
     fluence_e_per_A2: Annotated[float, Field(gt=0, le=1e6)] = 120.0
     dwell_s: Annotated[float, Field(gt=0, le=1)] = 1e-3
     convergence_semiangle_mrad: Annotated[float, Field(gt=0, le=60)] = 10.0
-    defocus_nm: Annotated[float, Field(ge=-2000, le=2000, allow_inf_nan=False)] = 12.0
+    defocus_nm: Annotated[float, Field(ge=-2000, le=2000, allow_inf_nan=False)] = 20.0
+    """At the crystal: its measured height is taken into account."""
     detector_sampling_mrad: Annotated[float, Field(gt=0, le=10)] = 0.75
 
     @property
@@ -246,7 +245,7 @@ class RunPlan(Frozen):
     targets: TargetPlan = TargetPlan()
     tracking: TrackingPlan = TrackingPlan()
     alignment: AlignmentPlan = AlignmentPlan()
-    focus: FocusPlan = FocusPlan()
+    height: HeightPlan = HeightPlan()
     scan: ScanPlan = ScanPlan()
     reconstruction: ReconstructionPlan = ReconstructionPlan()
     limits: LimitsPlan = LimitsPlan()

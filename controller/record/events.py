@@ -106,7 +106,7 @@ class FrameStored(Frozen):
     frame: str
     path: str
     """Relative to the run folder."""
-    role: Literal["survey", "track", "pattern", "focus", "height", "dark"]
+    role: Literal["survey", "track", "pattern"]
     target: str | None
     pose: StagePose
     optics: OpticsState
@@ -206,27 +206,16 @@ class TiltFitted(Frozen):
 
 
 class HeightFound(Frozen):
-    """Eucentric height from the image shift under tilt."""
+    """Height of the crystal above the tilt axis, from the image shift under tilt."""
 
     kind: Literal["height"] = "height"
     target: str
     offset_um: float
+    """As measured, before any move of z; positive is downstream."""
     sigma_um: float
-    applied: bool
-    reason: str = ""
-
-
-class FocusFound(Frozen):
-    """Defocus from a coarse 4D scan beside the crystal."""
-
-    kind: Literal["focus"] = "focus"
-    target: str
-    measured_nm: float
-    sigma_nm: float
-    applied_nm: float
-    """Defocus that was then set for the scan."""
-    scan_path: str
     ok: bool
+    applied: bool
+    """The stage was moved by it: what is left has to be measured again."""
     reason: str = ""
 
 
@@ -321,7 +310,6 @@ Event = Annotated[
     | Moved
     | TiltFitted
     | HeightFound
-    | FocusFound
     | ScanTaken
     | Reconstructed
     | TargetEnded

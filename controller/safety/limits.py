@@ -129,9 +129,6 @@ class DoseLimits(Frozen):
     """Everything but DATA: survey, tracking, focus, alignment."""
     data_e_per_A2: Positive
     """DATA alone."""
-    focus_e_per_A2: Positive | None = None
-    """FOCUS alone, on ground beside the crystals that is sacrificed for it; it then does not
-    count before the scan.  None: focus counts like everything else before the scan."""
     area_e_per_A2: AreaBudget
     """Optional, by purpose: the sum over all exposures booked on one ``Exposure.area``."""
 
@@ -149,14 +146,11 @@ class DoseLimits(Frozen):
 
     def budgets(self) -> dict[str, tuple[float, frozenset[Purpose]]]:
         """Each budget by its field: the limit in e/A2, and the purposes that count against it."""
-        focus = frozenset({Purpose.FOCUS})
-        before = frozenset(Purpose) - {Purpose.DATA}
-        found = {
+        return {
             "specimen_e_per_A2": (self.specimen_e_per_A2, frozenset(Purpose)),
-            "before_scan_e_per_A2": (self.before_scan_e_per_A2, before),
+            "before_scan_e_per_A2": (
+                self.before_scan_e_per_A2,
+                frozenset(Purpose) - {Purpose.DATA},
+            ),
             "data_e_per_A2": (self.data_e_per_A2, frozenset({Purpose.DATA})),
         }
-        if self.focus_e_per_A2 is not None:
-            found["before_scan_e_per_A2"] = (self.before_scan_e_per_A2, before - focus)
-            found["focus_e_per_A2"] = (self.focus_e_per_A2, focus)
-        return found

@@ -8,7 +8,6 @@ from controller.decision.actions import (
     ChooseTargets,
     EndRun,
     EndTarget,
-    FindFocus,
     FindHeight,
     Locate,
     MeasurePattern,
@@ -25,7 +24,6 @@ from controller.decision.steps.follow import find_height, locate, visit
 from controller.decision.steps.scan import (
     acquire_scan,
     end_target,
-    find_focus,
     reconstruct,
 )
 from controller.decision.steps.survey import choose_targets, survey_tile
@@ -54,8 +52,6 @@ def perform(action: Action, belief: Belief, rig: Rig) -> None:  # noqa: C901  a 
             measure_pattern(action, belief, rig)
         case Tilt():
             tilt(action, rig)
-        case FindFocus():
-            find_focus(action, belief, rig)
         case AcquireScan():
             acquire_scan(action, belief, rig)
         case Reconstruct():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from controller.perception.tracking import locate_template, without_outliers
 from controller.perception.view import View
 from controller.record.events import HeightFound, Located
 
+SHIFT_SIGMA_UM = 0.006
+"""How well the shift between two tracking pictures is known: about a pixel."""
 TEMPLATE_FACTOR = 1.6
 """Half-width of the template in radii of the crystal: its outline is what is recognised."""
 
@@ -41,32 +44,40 @@ def locate(action: Locate, belief: Belief, rig: Rig) -> None:
 
 
 def find_height(action: FindHeight, belief: Belief, rig: Rig) -> None:
-    """Tilt about alpha, measure the shift, set z, tilt back.
+    """Picture at two tilts about alpha, measure the shift between them, tilt back.
 
-    A point at height z off the axis appears shifted by -z (tan a1 - tan a0) / cos b along the
-    specimen's y (docs/conventions.md).
+    A point at height z off the axis appears shifted by -z (tan a2 - tan a1) / cos b along the
+    specimen's y (docs/conventions.md).  A large z is taken out by the stage.
     """
     target = belief.target(action.target)
     before = rig.microscope.stage.pose()
-    tilted = rig.move(action.target, PartialPose(alpha_deg=action.alpha_deg)).achieved
-    event = _look(target, rig)
-    rig.emit(event)
-    a0, a1 = math.radians(before.alpha_deg), math.radians(tilted.alpha_deg)
-    lever = -(math.tan(a1) - math.tan(a0)) / math.cos(math.radians(before.beta_deg or 0.0))
-    z_um = (event.position_um[1] - target.y_um) / lever
-    sigma_um = abs(0.02 / lever)
-    limit_um = rig.microscope.capabilities.eucentric_sigma_um * 5
-    ok = event.found and abs(z_um) < limit_um
+    low = rig.move(action.target, PartialPose(alpha_deg=action.low_alpha_deg)).achieved
+    first = _look(target, rig)
+    rig.emit(first)
+    seen = replace(target, last_located=first) if first.found else target
+    high = rig.move(action.target, PartialPose(alpha_deg=action.high_alpha_deg)).achieved
+    second = _look(seen, rig)
+    rig.emit(second)
+    lever = -(
+        math.tan(math.radians(high.alpha_deg)) - math.tan(math.radians(low.alpha_deg))
+    ) / math.cos(math.radians(before.beta_deg or 0.0))
+    # x and y were not moved in between: the shift in the picture is free of read-back noise
+    z_um = (second.offset_um[1] - first.offset_um[1]) / lever
+    found = first.found and second.found
+    credible = abs(z_um) < 5 * rig.microscope.capabilities.eucentric_sigma_um + 0.5
+    ok = found and credible
+    moved = ok and abs(z_um) > rig.plan.height.move_above_um
     back = PartialPose(alpha_deg=before.alpha_deg)
-    rig.move(action.target, back.replace(z_um=before.z_um - z_um) if ok else back)
-    reason = "" if ok else (event.reason or f"{z_um:.2f} um is not credible")
+    rig.move(action.target, back.replace(z_um=before.z_um - z_um) if moved else back)
+    reason = "" if credible else f"{z_um:.2f} um is not credible"
     rig.emit(
         HeightFound(
             target=action.target,
-            offset_um=z_um if event.found else 0.0,
-            sigma_um=sigma_um,
-            applied=ok,
-            reason=reason,
+            offset_um=z_um if found else 0.0,
+            sigma_um=abs(SHIFT_SIGMA_UM / lever),
+            ok=ok,
+            applied=moved,
+            reason=reason if found else (first.reason or second.reason),
         )
     )
 

@@ -1,74 +1,25 @@
-"""Focus beside the crystal, the 4D-STEM scan, the look at the result."""
+"""The 4D-STEM scan, the look at the result, the closing of the account."""
 
 from __future__ import annotations
 
-import math
 import shutil
 
-from controller.decision.actions import AcquireScan, EndTarget, FindFocus, Reconstruct
+from controller.decision.actions import AcquireScan, EndTarget, Reconstruct
 from controller.decision.belief import Belief
 from controller.decision.illumination import (
     data_raster,
     detector_for,
-    focus_raster,
     stem_optics,
 )
 from controller.decision.rig import Rig
 from controller.hardware.errors import DiskFullError
-from controller.hardware.values import Mode, PartialPose, Purpose, StagePose
-from controller.record.events import FocusFound, Reconstructed, ScanTaken, TargetEnded
+from controller.hardware.values import Mode, Purpose
+from controller.record.events import Reconstructed, ScanTaken, TargetEnded
 
 BYTES_PER_ELECTRON = 4
 """Of a stored scan, generously: 2 for the event, the rest for counts, headers, pictures."""
 SPARE_BYTES = 500_000_000
 """Left free on the disk whatever happens."""
-
-
-def find_focus(action: FindFocus, belief: Belief, rig: Rig) -> None:
-    """Scan coarsely beside the crystal, read the defocus there, set it for the crystal."""
-    target = belief.target(action.target)
-    plan = rig.plan
-    scope = rig.microscope
-    detector = detector_for(scope.capabilities, Mode.STEM, scan=True)
-    raster = focus_raster(plan.focus)
-    nominal = plan.scan.defocus_nm
-    home = scope.stage.pose()
-    rig.move(action.target, PartialPose(x_um=action.x_um, y_um=action.y_um))
-    scope.optics.apply(
-        stem_optics(plan.scan, raster, fluence=plan.focus.fluence_e_per_A2, defocus=nominal)
-    )
-    receipt = rig.take_scan(
-        area=f"{action.target}.focus{action.attempt}",
-        purpose=Purpose.FOCUS,
-        detector=detector.name,
-        raster=raster,
-    )
-    reading = rig.eyes.focus.measure(rig.run_dir / rig.relative(receipt.uri))
-    offset = (action.x_um - target.x_um, action.y_um - target.y_um)
-    lower_nm = depth_nm(home, offset)
-    applied = nominal + (plan.scan.defocus_nm - reading.defocus_nm) - lower_nm
-    rig.move(action.target, PartialPose(x_um=home.x_um, y_um=home.y_um))
-    rig.emit(
-        FocusFound(
-            target=action.target,
-            measured_nm=reading.defocus_nm if reading.ok else 0.0,
-            sigma_nm=reading.sigma_nm if reading.ok else 0.0,
-            applied_nm=applied if reading.ok else nominal,
-            scan_path=rig.relative(receipt.uri),
-            ok=reading.ok,
-            reason=reading.reason,
-        )
-    )
-
-
-def depth_nm(pose: StagePose, offset_um: tuple[float, float]) -> float:
-    """How much further downstream a specimen point at `offset_um` lies in the tilted plane.
-
-    The z component of Rx(alpha) Ry(beta) (dx, dy, 0).
-    """
-    a, b = math.radians(pose.alpha_deg), math.radians(pose.beta_deg or 0.0)
-    dx, dy = offset_um
-    return 1e3 * (math.sin(a) * dy - math.cos(a) * math.sin(b) * dx)
 
 
 def acquire_scan(action: AcquireScan, belief: Belief, rig: Rig) -> None:

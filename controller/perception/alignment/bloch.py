@@ -8,6 +8,7 @@ setting, since the aligner's orientations are complete only up to inversion.
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numba
 import numpy as np
@@ -21,6 +22,7 @@ Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Complex = NDArray[np.complex128]
 
+_FINE_A = np.arange(80.0, 1721.0, 20.0)
 _MOST_WEAK = 200
 
 THICKNESSES_A = np.arange(120.0, 1501.0, 40.0)
@@ -60,11 +62,13 @@ def select_beams(
 ) -> BeamSet:
     """The ``most`` beams that scatter most, and the rest of what is near the sphere."""
     _, _, s = excitation(model.g, orientation, model.wavenumber)
-    near = np.flatnonzero(np.abs(s) < 0.03)
+    near = np.flatnonzero(np.abs(s) < 0.03 + 1.5 * model.potential)
     potential = model.potential[near]
     # amplitude that a beam can reach, with a margin in s for the tilts tried around here
     reach = potential / (potential + 2.0 * model.wavenumber * np.abs(s[near]) + 0.02)
     order = near[np.argsort(-reach, kind="stable")]
+    # a beam that can reach no thousandth of an amplitude is not worth a row of the matrix
+    most = min(most, max(int((reach > 0.003).sum()), 20))
     strong = np.sort(order[:most])
     weak = order[most:]
     weak = weak[np.abs(s[weak]) < 0.006][:_MOST_WEAK]
@@ -96,21 +100,22 @@ def intensities(
     a = beams.matrix.copy()
     a[np.arange(m + 1), np.arange(m + 1)] = np.concatenate([[0.0], 2.0 * model.wavenumber * s[:m]])
     values, vectors = eigh(a, check_finite=False, overwrite_a=True, driver="evd")
-    fine = np.arange(80.0, 1721.0, 20.0)
-    phase = np.exp(1j * np.pi / model.wavenumber * np.outer(values, fine))
+    phase = np.exp(1j * np.pi / model.wavenumber * np.outer(values, _FINE_A))
     psi = vectors[1:] @ (phase * vectors[0].conj()[:, None])
-    strong = (psi.real**2 + psi.imag**2) @ _thickness_average(fine)
+    strong = (psi.real**2 + psi.imag**2) @ _thickness_average()
     q = (model.potential[beams.weak] / model.wavenumber) ** 2
     weak = np.empty((len(q), len(THICKNESSES_A)))
-    for k, thickness in enumerate(THICKNESSES_A):
-        weak[:, k] = two_beam(s[m:], q, thickness, THICKNESS_SPREAD)
+    if len(q):
+        for k, thickness in enumerate(THICKNESSES_A):
+            weak[:, k] = two_beam(s[m:], q, thickness, THICKNESS_SPREAD)
     return np.concatenate([strong, weak]), gx, gy
 
 
-def _thickness_average(fine: Array) -> Array:
+@cache
+def _thickness_average() -> Array:
     """Weights (fine, thicknesses) of a normal spread around each thickness."""
     width = np.maximum(THICKNESS_SPREAD * THICKNESSES_A, 5.0)
-    weight = np.exp(-0.5 * ((fine[:, None] - THICKNESSES_A[None]) / width[None]) ** 2)
+    weight = np.exp(-0.5 * ((_FINE_A[:, None] - THICKNESSES_A[None]) / width[None]) ** 2)
     return np.asarray(weight / weight.sum(0), dtype=float)
 
 

@@ -20,13 +20,17 @@ from controller.perception.alignment.bloch import (
     select_beams,
 )
 from controller.perception.alignment.geometry import rotation_from_vector
-from controller.perception.alignment.likelihood import best_scale, null_likelihood
+from controller.perception.alignment.likelihood import best_scale, gain, null_likelihood
 from controller.perception.alignment.polish import Pose, Scene
 
 Array = NDArray[np.float64]
 
 MODEL_ERROR = 0.12
 """Relative error of a Bloch intensity: structure factors, thickness profile, absorption."""
+
+
+_SCOUT_BEAMS = 60
+_SCOUT_ERROR = 0.3
 
 
 @dataclass(frozen=True)
@@ -43,33 +47,58 @@ class Summit:
     """Electrons predicted in each aperture, (n,)."""
     counted: Array
     """Electrons above background counted there, (n,)."""
+    attainable: float
+    """Gain of a model that predicted every one of these nodes exactly."""
 
 
-def climb_dynamical(scene: Scene, model: BlochModel, pose: Pose, *, beams: int) -> Summit:
-    """Tilt, thickness and scale at the summit of the Bloch-wave likelihood.
+def scout(scene: Scene, model: BlochModel, pose: Pose) -> Pose:
+    """A short, forgiving climb: few beams, wide steps, generous model error.
+
+    For crystals so strongly dynamical that the two-beam optimum is no guide to the right basin.
+    """
+    hill = _Hill(scene, model, pose, _SCOUT_BEAMS, inverted=False, model_error=_SCOUT_ERROR)
+    centre = hill.climb((4.8e-3, 2.4e-3, 1.2e-3), 4)
+    gain, thickness = hill.gain(centre)
+    turned = pose.rotated(np.array([centre[0], centre[1], 0.0]))
+    return replace(turned, log_gain=gain, thickness_A=thickness)
+
+
+def approach(scene: Scene, model: BlochModel, pose: Pose, *, beams: int) -> Pose:
+    """The larger steps of a climb, from a kinematical optimum to within about 0.05 deg."""
+    hill = _Hill(scene, model, pose, beams, inverted=False)
+    centre = hill.climb((2.4e-3, 1.2e-3), 8)
+    gain, thickness = hill.gain(centre)
+    turned = pose.rotated(np.array([centre[0], centre[1], 0.0]))
+    return replace(turned, log_gain=gain, thickness_A=thickness)
+
+
+def summit(scene: Scene, model: BlochModel, pose: Pose, *, beams: int) -> Summit:
+    """Tilt, thickness and curvature at the top of the Bloch-wave likelihood.
 
     Parameters
     ----------
     scene, model
         The pattern; the crystal.
     pose
-        A kinematical optimum.
+        A pose near the top.
     beams
         How many beams are coupled.
     """
-    summits = []
+    hills = []
     for inverted in (False, True) if not _is_real(model) else (False,):
-        hill = _Hill(scene, model, pose, beams, inverted)
-        centre = hill.climb()
-        summits.append((hill.best, inverted, hill, centre))
-    _, inverted, hill, centre = max(summits, key=lambda item: item[0])
+        hill = _Hill(scene, model, pose, beams, inverted=inverted)
+        centre = hill.climb((1.2e-3, 6e-4), 6)
+        hills.append((hill.gain(centre)[0], inverted, hill, centre))
+    _, inverted, hill, centre = max(hills, key=lambda item: item[0])
     centre, covariance, gain, thickness = hill.summit(centre)
     turned = pose.rotated(np.array([centre[0], centre[1], 0.0]))
     final = replace(turned, log_gain=gain, thickness_A=thickness)
-    node_px, expected, counted = hill.look(centre)
+    node_px, expected, counted, attainable = hill.look(centre)
     # a rotation about (x, y) moves the zone axis by (y, -x): covariance in tilt components
     swap = np.array([[0.0, 1.0], [-1.0, 0.0]])
-    return Summit(final, swap @ covariance @ swap.T, inverted, node_px, expected, counted)
+    return Summit(
+        final, swap @ covariance @ swap.T, inverted, node_px, expected, counted, attainable
+    )
 
 
 def _is_real(model: BlochModel) -> bool:
@@ -81,16 +110,22 @@ class _Hill:
     """The likelihood over tilt offsets (rotation about x, y in rad) around one pose."""
 
     def __init__(
-        self, scene: Scene, model: BlochModel, pose: Pose, beams: int, inverted: bool
+        self,
+        scene: Scene,
+        model: BlochModel,
+        pose: Pose,
+        beams: int,
+        *,
+        inverted: bool,
+        model_error: float = MODEL_ERROR,
     ) -> None:
         self.scene, self.model, self.pose = scene, model, pose
-        self.count, self.inverted = beams, inverted
+        self.count, self.inverted, self.model_error = beams, inverted, model_error
         self.beams: BeamSet = select_beams(model, pose.orientation, beams, inverted=inverted)
         self.seen: dict[tuple[int, int], tuple[float, int]] = {}
         self.thickness = -1
         self.top = -np.inf
         self.grid = 2.0e-4
-        self.best = -np.inf
 
     def gain(self, offset: Array) -> tuple[float, float]:
         """Profile log-likelihood gain and thickness at an offset."""
@@ -106,7 +141,9 @@ class _Hill:
         low, high = 0, intensity.shape[1]
         if self.thickness >= 0:
             low, high = max(self.thickness - 3, 0), min(self.thickness + 4, high)
-        gain, k = best_thickness(n, b, f, intensity[:, low:high], MODEL_ERROR, self.scene.brightest)
+        gain, k = best_thickness(
+            n, b, f, intensity[:, low:high], self.model_error, self.scene.brightest
+        )
         if gain > self.top:
             self.top, self.thickness = gain, low + k
         return float(gain), low + k
@@ -123,12 +160,12 @@ class _Hill:
         )
         return n, b, f, intensity, np.stack([x, y], 1)
 
-    def climb(self) -> Array:
+    def climb(self, steps: tuple[float, ...], most_moves: int) -> Array:
         """Compass search from wide to narrow steps; beams are chosen anew where it went far."""
         centre = np.zeros(2)
         chosen = np.zeros(2)
-        for step in (2.4e-3, 1.2e-3, 6e-4):
-            for _ in range(8):
+        for step in steps:
+            for _ in range(most_moves):
                 if np.hypot(*(centre - chosen)) > 3e-3:
                     turn = rotation_from_vector(np.array([centre[0], centre[1], 0.0]))
                     self.beams = select_beams(
@@ -145,7 +182,6 @@ class _Hill:
                 if values[k] <= here:
                     break
                 centre = np.round(around[k] / self.grid) * self.grid
-        self.best = self.gain(centre)[0]
         return centre
 
     def summit(self, centre: Array) -> tuple[Array, Array, float, float]:
@@ -173,15 +209,16 @@ class _Hill:
         gain, thickness = self.gain(centre)
         return centre + move, covariance, gain, thickness
 
-    def look(self, offset: Array) -> tuple[Array, Array, Array]:
-        """Nodes with predicted and counted electrons at an offset."""
+    def look(self, offset: Array) -> tuple[Array, Array, Array, float]:
+        """Nodes with predicted and counted electrons at an offset, and the attainable gain."""
         n, b, f, intensity, place = self._read(offset)
         _, k = best_thickness(n, b, f, intensity, MODEL_ERROR, self.scene.brightest)
         unknown, null = null_likelihood(n, b, self.scene.brightest)
         shape = f * intensity[:, k]
         scale, _ = best_scale(n, b, shape, unknown, null, MODEL_ERROR)
         seen = f > 0
-        return place[seen], scale * shape[seen], (n - b)[seen]
+        perfect = gain(n, b, np.maximum(n - b, 0.0), unknown, null, MODEL_ERROR)
+        return place[seen], scale * shape[seen], (n - b)[seen], float(perfect)
 
 
 @numba.njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator, unused-ignore]

@@ -6,7 +6,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from controller.perception.alignment.calibration import calibrated_sigma_mrad
+from controller.perception.alignment.calibration import calibrated_sigma_mrad, formal_radius
 from controller.perception.alignment.dynamical import Summit
 from controller.perception.alignment.optics import wavenumber_inv_A
 from controller.perception.alignment.pattern import Pattern, check_pattern, is_saturated
@@ -154,6 +154,9 @@ def _structure_known(task: Task) -> TiltEstimate:
         marks=Marks(found[used], found[~used], summit.node_px[dark]),
         orientation=best.orientation,
         explained_fraction=explained,
+        log_gain=pose.log_gain,
+        fit_quality=pose.log_gain / max(summit.attainable, 1.0),
+        formal_sigma_mrad=1e3 * formal_radius(summit.covariance),
     )
 
 
@@ -240,6 +243,7 @@ def _structure_free(
         alternatives=tuple(Alternative(t[0], t[1], gap) for t, gap in posterior.other_modes),
         marks=_lattice_marks(spots, lattice.used, fit.node_px, fit.node_counts),
         explained_fraction=_explained(spots, lattice.used),
+        formal_sigma_mrad=posterior.sigma_mrad,
     )
 
 

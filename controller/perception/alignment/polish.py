@@ -88,8 +88,10 @@ def polish(scene: Scene, poses: list[Pose], keep: tuple[int, ...]) -> list[Pose]
     Relrod widths shrink level by level, geometry follows, and after each level only the best
     ``keep[level]`` go on.
     """
-    for blur_deg, reach_px, most in zip(_BLURS_DEG, (4.0, 2.5, 2.0), keep, strict=True):
-        poses = [_polish_once(scene, pose, blur_deg, reach_px) for pose in poses]
+    levels = zip(_BLURS_DEG, (4.0, 2.5, 2.0), (1, 2, 3), keep, strict=True)
+    for blur_deg, reach_px, n_thick, most in levels:
+        thicknesses = np.linspace(300.0, 800.0, n_thick + 2)[1:-1]
+        poses = [_polish_once(scene, pose, blur_deg, reach_px, thicknesses) for pose in poses]
         poses = distinct(poses, most, 0.4 * blur_deg)
     return poses
 
@@ -106,27 +108,27 @@ def distinct(poses: list[Pose], most: int, apart_deg: float) -> list[Pose]:
     return kept
 
 
-def _polish_once(scene: Scene, pose: Pose, blur_deg: float, reach_px: float) -> Pose:
+def _polish_once(
+    scene: Scene, pose: Pose, blur_deg: float, reach_px: float, thicknesses: Array
+) -> Pose:
     near = near_sphere(scene, pose.orientation, 2.2 * blur_deg)
     g, coupling = scene.g[near], scene.coupling[near]
     pose = register(scene, pose, g, coupling, blur_deg, reach_px)
     blur = float(np.deg2rad(blur_deg))
-    pose = _climb(scene, pose, g, coupling, blur, THICKNESSES_A[1:5:2], _COARSE_MODEL_ERROR)
+    pose = _climb(scene, pose, g, coupling, blur, thicknesses, _COARSE_MODEL_ERROR)
     return register(scene, pose, g, coupling, blur_deg, reach_px)
 
 
 def finish_kinematical(scene: Scene, pose: Pose) -> Pose:
-    """The last steps with exact relrods, all thicknesses, to 0.01 deg."""
+    """The last steps with exact relrods, all thicknesses, to 0.05 deg."""
     near = near_sphere(scene, pose.orientation, 0.25)
     g, coupling = scene.g[near], scene.coupling[near]
-    for step_deg in (0.1, 0.05, 0.02, 0.01):
+    for step_deg in (0.1, 0.05):
         step = np.deg2rad(step_deg)
         pose = _climb(
             scene, pose, g, coupling, step, THICKNESSES_A, KINEMATICAL_MODEL_ERROR, exact=True
         )
-        if step_deg == 0.05:
-            pose = register(scene, pose, g, coupling, 0.05, 1.6)
-    return pose
+    return register(scene, pose, g, coupling, 0.05, 1.6)
 
 
 def register(

@@ -81,6 +81,13 @@ class TiltEstimate:
     known only."""
     explained_fraction: float = float("nan")
     """Part of the counts in spots (direct beam aside) that the answer explains."""
+    log_gain: float = float("nan")
+    """Log-likelihood over "no crystal at all"; structure known only.  Comparable between zones of
+    the same structure on the same pattern."""
+    fit_quality: float = float("nan")
+    """That gain as part of what exact predictions at the same nodes would gain."""
+    formal_sigma_mrad: float = float("nan")
+    """The error from the curvature alone, before calibration: for those who calibrate."""
 
     @property
     def misorientation_deg(self) -> float:
@@ -92,7 +99,7 @@ class TiltEstimate:
         names = (
             "tilt_x_mrad", "tilt_y_mrad", "sigma_mrad", "centre_x_px", "centre_y_px",
             "inv_A_per_px", "in_plane_rotation_deg", "misorientation_deg", "circle_radius_inv_A",
-            "thickness_nm", "explained_fraction", "electrons_used", "elapsed_ms",
+            "thickness_nm", "explained_fraction", "log_gain", "fit_quality", "formal_sigma_mrad", "electrons_used", "elapsed_ms",
         )  # fmt: skip
         record: dict[str, Any] = {n: _finite(float(getattr(self, n))) for n in names}
         record["answered"] = self.answered

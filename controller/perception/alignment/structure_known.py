@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from controller.perception.alignment.apertures import make_plate
 from controller.perception.alignment.bloch import BlochModel
-from controller.perception.alignment.dynamical import Summit, climb_dynamical
+from controller.perception.alignment.dynamical import Summit, approach, scout, summit
 from controller.perception.alignment.geometry import TiltVector
 from controller.perception.alignment.lattice import fit_lattice
 from controller.perception.alignment.optics import relativistic_factor, wavenumber_inv_A
@@ -34,15 +34,20 @@ from controller.perception.alignment.search import (
 from controller.perception.alignment.spots import Spots
 from controller.perception.alignment.structure import CrystalStructure
 from controller.perception.alignment.structure_factors import reflections, structure_factors
+from controller.perception.alignment.structure_free import fit_structure_free
+from controller.perception.alignment.sweep import sweep
 from controller.perception.alignment.zone import nearest_member
 
 Array = NDArray[np.float64]
 
 REACH_DEG = 20.0
 _SCALES = (0.98, 1.0, 1.02)
-_BEAMS = 100
+_APPROACH_BEAMS = 140
+_BEAMS = 240
+_CIRCLE_WORKS_MRAD = 45.0
 _COUPLING_REACH_INV_A = 2.2
 _MOST_REFLECTIONS = 60000
+_SMALL_CELL_A3 = 500.0
 
 
 @dataclass(frozen=True)
@@ -108,30 +113,66 @@ def _fit_at(
 ) -> StructureFit:
     n_radii = int(g_max / task.inv_A_per_px) + 3
     polar = polar_image(task.pattern, task.spots, centre, n_radii)
-    small = task.structure.volume < 400.0
+    small = _is_small(task.structure)
     candidates = search(polar, libraries, task.inv_A_per_px, _SCALES, 90 if small else 30)
     poses = [
         Pose(c.zone, c.orientation, centre, task.inv_A_per_px * c.scale, 400.0, 0.0)
         for c in candidates
     ]
     poses = _expected(task, poses)
-    poses = polish(scene, poses, (40, 20, 8) if small else (10, 6, 4))
-    poses = distinct([finish_kinematical(scene, p) for p in poses], 4, 0.25)
+    model = _bloch_model(task, g_max)
+    if small:
+        registered = polish(scene, poses, (24, 16, 12))
+        swept = _expected(task, sweep(scene, registered, REACH_DEG, 40))
+        poses = distinct([scout(scene, model, p) for p in registered + swept], 6, 0.25)
+    else:
+        poses = polish(scene, poses, (10, 6, 4))
+        poses = distinct([finish_kinematical(scene, p) for p in poses], 4, 0.25)
+        starts = poses[:1] + [p for p in poses[1:] if _is_worth(p, poses[0])]
+        starts += _circle_starts(task, starts[:1])
+        climbed = [approach(scene, model, p, beams=_APPROACH_BEAMS) for p in starts]
+        poses = distinct(climbed, 3, 0.15) + [p for p in poses if not _is_worth(p, poses[0])]
     if not poses:
         return StructureFit((), scene)
-    model = _bloch_model(task, g_max)
-    worth = [p for p in poses if p.log_gain > 0.75 * poses[0].log_gain - 5.0]
-    summits = [climb_dynamical(scene, model, p, beams=_BEAMS) for p in worth]
-    rest = [_unclimbed(p) for p in poses if p.log_gain <= 0.75 * poses[0].log_gain - 5.0]
+    worth = poses[:1] + [p for p in poses[1:] if _is_worth(p, poses[0])]
+    summits = [summit(scene, model, p, beams=_BEAMS) for p in worth]
+    rest = [_unclimbed(p) for p in poses[1:] if not _is_worth(p, poses[0])]
     summits.sort(key=lambda s: -s.pose.log_gain)
     explanations = [_explain(task.structure, s) for s in summits + rest]
     return StructureFit(tuple(explanations), scene)
 
 
+def _is_worth(pose: Pose, best: Pose) -> bool:
+    """Near enough to the best for better physics to turn the order."""
+    return pose.log_gain > 0.75 * best.log_gain - 5.0
+
+
+def _circle_starts(task: Task, poses: list[Pose]) -> list[Pose]:
+    """The Laue circle on the lattice as a further start.
+
+    Near the zone of a thick crystal two-beam intensities can mislead by half a degree; the circle,
+    which knows no intensities, does not.
+    """
+    starts = []
+    for pose in poses:
+        _, tilt, _ = nearest_member(task.structure, pose.zone, pose.orientation)
+        if np.hypot(*tilt) > _CIRCLE_WORKS_MRAD:
+            continue
+        fit = fit_structure_free(
+            task.pattern, task.spots, wavenumber_inv_A(task.energy_keV), pose.inv_A_per_px
+        )
+        if fit.posterior is None:
+            continue
+        off = np.array(fit.posterior.tilt_mrad) - np.array(tilt)
+        if 1.5 < np.hypot(*off) < _CIRCLE_WORKS_MRAD:
+            starts.append(pose.rotated(1e-3 * np.array([-off[1], off[0], 0.0])))
+    return starts
+
+
 def _unclimbed(pose: Pose) -> Summit:
     """A rival too poor to climb on Bloch waves, kept for the record."""
     nothing = np.empty(0)
-    return Summit(pose, np.full((2, 2), np.nan), False, np.empty((0, 2)), nothing, nothing)
+    return Summit(pose, np.full((2, 2), np.nan), False, np.empty((0, 2)), nothing, nothing, np.nan)
 
 
 def _explain(structure: CrystalStructure, summit: Summit) -> Explanation:
@@ -159,9 +200,14 @@ def _resolution(task: Task) -> float:
     return float(np.clip(np.round(reach, 1), 0.4, 1.4))
 
 
+def _is_small(structure: CrystalStructure) -> bool:
+    """Few, strong, strongly coupled spots."""
+    return structure.volume < _SMALL_CELL_A3
+
+
 def _grid_step_deg(structure: CrystalStructure) -> float:
     """Small cells show few spots, each within a narrow range: a finer grid, still a small one."""
-    return 0.5 if structure.volume < 400.0 else 1.0
+    return 0.5 if _is_small(structure) else 1.0
 
 
 def _centres(task: Task) -> list[tuple[tuple[float, float], float]]:
@@ -210,6 +256,8 @@ def _scene(task: Task, g_max: float, centre: tuple[float, float], sigma: float) 
 
 
 def _bloch_model(task: Task, g_max: float) -> BlochModel:
+    if _is_small(task.structure):
+        g_max = 1.8
     known = reflections(task.structure, g_max)
     top = np.sort(np.argsort(-known.strength, kind="stable")[:_MOST_REFLECTIONS])
     unit = relativistic_factor(task.energy_keV) / (np.pi * task.structure.volume)

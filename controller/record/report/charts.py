@@ -21,7 +21,6 @@ ACTIVITIES: dict[str, str] = {
     "FindHeight": "track",
     "MeasurePattern": "pattern",
     "Tilt": "tilt",
-    "FindFocus": "focus",
     "AcquireScan": "scan",
     "Reconstruct": "reconstruct",
     "WaitFor": "wait",

@@ -8,7 +8,6 @@ from typing import Any
 from markupsafe import Markup
 
 from controller.record.events import (
-    FocusFound,
     HeightFound,
     Located,
     Moved,
@@ -102,24 +101,17 @@ def move_rows(night: Night, story: TargetStory) -> list[MoveRow]:
 
 
 def notes_of(story: TargetStory) -> list[str]:
-    """Height, focus and tracking in words."""
+    """Height and tracking in words."""
     notes = []
     for height in story.events(HeightFound):
-        done = "corrected" if height.applied else "not corrected"
-        why = f" ({height.reason})" if height.reason else ""
+        if not height.ok:
+            notes.append(f"Height not found ({height.reason}).")
+            continue
+        done = "taken out by the stage" if height.applied else "taken into account by the lens"
         notes.append(
-            f"Height {signed(height.offset_um)} ± {height.sigma_um:.2f} µm off eucentric, "
-            f"{done}{why}."
+            f"Height {signed(height.offset_um)} ± {height.sigma_um:.2f} µm off the tilt axis, "
+            f"{done}."
         )
-    for focus in story.events(FocusFound):
-        why = f" ({focus.reason})" if focus.reason else ""
-        if focus.ok:
-            notes.append(
-                f"Focus measured beside it: {signed(focus.measured_nm, 1)} ± {focus.sigma_nm:.1f} "
-                f"nm; {signed(focus.applied_nm, 1)} nm set for the scan{why}."
-            )
-        else:
-            notes.append(f"Focus not found{why}.")
     looks = story.events(Located)
     if looks:
         found = [look.correlation for look in looks if look.found]

@@ -12,14 +12,12 @@ from hypothesis import strategies as st
 
 from controller.decision import actions
 from controller.decision.belief import Belief, Target, fold
-from controller.decision.policy import decide, focus_place
-from controller.decision.steps.scan import depth_nm
+from controller.decision.policy import decide
 from controller.hardware.values import Axis, PartialPose, Purpose, StageLimits, StagePose
 from controller.plan.run import RunPlan
 from controller.record.events import (
     Answered,
     ExposureMade,
-    FocusFound,
     HeightFound,
     Located,
     Moved,
@@ -61,8 +59,7 @@ def fit(misorientation_deg: float = 1.0, answered: bool = True, **changes: Any) 
     return TiltFitted.model_validate(given | changes)
 
 
-HEIGHT = HeightFound(target="T01", offset_um=0.1, sigma_um=0.02, applied=True)
-FOCUS = FocusFound(target="T01", measured_nm=20, sigma_nm=1, applied_nm=4, scan_path="s", ok=True)
+HEIGHT = HeightFound(target="T01", offset_um=0.1, sigma_um=0.02, ok=True, applied=False)
 
 
 def belief(**target: Any) -> Belief:
@@ -141,32 +138,26 @@ def test_a_zone_beyond_the_holder_is_unreachable() -> None:
     assert "-15 .. 15" in action.reason
 
 
-def test_on_axis_comes_the_focus_then_the_scan_with_the_defocus_found() -> None:
+def test_on_axis_comes_the_scan_with_the_defocus_that_the_height_asks_for() -> None:
     on_axis = belief(located=True, height=HEIGHT, fits=(fit(0.03),), fresh_fit=True)
-    assert isinstance(act(on_axis), actions.FindFocus)
-    focused = belief(located=True, height=HEIGHT, fits=(fit(0.03),), fresh_fit=True, focus=FOCUS)
-    action = act(focused)
+    action = act(on_axis)
     assert isinstance(action, actions.AcquireScan)
-    assert action.defocus_nm == 4
+    assert action.defocus_nm == pytest.approx(PLAN.scan.defocus_nm + 100)
 
 
-def test_no_scan_without_focus() -> None:
-    b = belief(
-        located=True,
-        height=HEIGHT,
-        fits=(fit(0.03),),
-        fresh_fit=True,
-        focus=FOCUS.replace(ok=False, reason="vacuum"),
-        focus_attempts=2,
-    )
-    action = act(b)
+def test_a_height_that_was_moved_is_measured_again_and_one_that_fails_ends_it() -> None:
+    moved = belief(located=True, height=HEIGHT.replace(applied=True), height_attempts=1)
+    assert isinstance(act(moved), actions.FindHeight)
+    lost = HEIGHT.replace(ok=False, reason="crystal not in the picture")
+    assert isinstance(act(belief(located=True, height=lost, height_attempts=1)), actions.FindHeight)
+    action = act(belief(located=True, height=lost, height_attempts=3))
     assert isinstance(action, actions.EndTarget)
-    assert "vacuum" in action.reason
+    assert "crystal not in the picture" in action.reason
 
 
 def test_moves_run_out_and_acceptable_is_accepted() -> None:
     out = {"located": True, "height": HEIGHT, "fresh_fit": True, "moves": 6}
-    assert isinstance(act(belief(fits=(fit(0.08),), **out)), actions.FindFocus)
+    assert isinstance(act(belief(fits=(fit(0.08),), **out)), actions.AcquireScan)
     action = act(belief(fits=(fit(0.5),), **out))
     assert isinstance(action, actions.EndTarget)
     assert "6 moves" in action.reason
@@ -237,12 +228,12 @@ def test_only_settled_exposures_before_the_scan_count_as_spent() -> None:
     assert fold(events).spent_e_per_A2["T01"] == pytest.approx(0.03)
 
 
-def test_steps_count_tilts_and_focus_attempts() -> None:
+def test_steps_count_tilts() -> None:
     def step(action: str) -> StepStarted:
         return StepStarted(step=1, action=action, target="T01", details={}, reason="")
 
-    t = fold([step("Tilt"), step("FindFocus"), step("Locate")], belief()).target("T01")
-    assert (t.moves, t.focus_attempts) == (1, 1)
+    t = fold([step("Tilt"), step("Visit"), step("Tilt")], belief()).target("T01")
+    assert (t.moves, t.visited) == (2, True)
 
 
 def test_locating_updates_where_the_crystal_is() -> None:
@@ -252,13 +243,3 @@ def test_locating_updates_where_the_crystal_is() -> None:
     )  # fmt: skip
     t = fold([seen], belief()).target("T01")
     assert (t.x_um, t.y_um, t.located) == (1.1, 2.0, True)
-
-
-@given(st.floats(-24, 24), st.floats(-14, 14))
-def test_the_focus_place_is_beside_the_crystal_at_its_height(alpha: float, beta: float) -> None:
-    pose = StagePose(x_um=0, y_um=0, z_um=0, alpha_deg=alpha, beta_deg=beta)
-    b = replace(belief(), pose=pose)
-    x, y = focus_place(PLAN, b, b.target("T01"))
-    assert np.hypot(x - 1, y - 2) * 1e3 == pytest.approx(PLAN.focus.distance_nm, rel=1e-6)
-    level = depth_nm(pose, (x - 1, y - 2))
-    assert abs(level) < (1e-6 if np.hypot(alpha, beta) > 2 else 20)

@@ -507,12 +507,3 @@ def test_the_peak_under_a_footprint_is_what_a_further_exposure_meets(
     book(ledger, 1, 0.3, disc(0.9, 0.0))
     assert ledger.peak(disc(0.0, 0.0, 800.0)).total_e_per_A2 == 0.3
     assert ledger.peak(disc(-3.0, 0.0)).total_e_per_A2 == 0.0
-
-
-def test_sacrificed_ground_has_a_budget_of_its_own() -> None:
-    shared = LIMITS.budgets()
-    own = LIMITS.replace(focus_e_per_A2=50.0).budgets()
-    assert Purpose.FOCUS in shared["before_scan_e_per_A2"][1]
-    assert own["focus_e_per_A2"] == (50.0, frozenset({Purpose.FOCUS}))
-    assert Purpose.FOCUS not in own["before_scan_e_per_A2"][1]
-    assert Purpose.FOCUS in own["specimen_e_per_A2"][1]
