@@ -154,7 +154,7 @@ def test_an_event_of_another_version_is_named_with_both_versions(tmp_path: Path)
 
 def test_infinite_numbers_never_reach_the_disk(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    event = HeightFound(target="T01", offset_um=float("nan"), sigma_um=0.1, applied=False)
+    event = HeightFound(target="T01", offset_um=float("nan"), sigma_um=0.1, ok=True, applied=False)
     with Journal(path, VirtualClock()) as journal, pytest.raises(ValueError, match="JSON"):
         journal.append(event)
     assert path.read_bytes() == b""
