@@ -108,7 +108,7 @@ def diffraction(
     thickness_nm: float,
     *,
     g_max: float = 1.6,
-    beams: int = 250,
+    beams: int = 450,
     dynamical: bool = True,
     thickness_spread: float = 0.0,
 ) -> tuple[Array, Array]:
@@ -124,7 +124,8 @@ def diffraction(
     hkl, g = hkl[keep], g[keep]
     s = -(g[:, 2] + (g**2).sum(1) / (2 * K))
     t = thickness_nm * 10
-    keep = np.abs(s) < max(0.012, 3.2 / t)
+    # strong potentials of small cells reach far beams
+    keep = np.abs(s) < (0.05 if crystal.volume < 400 else 0.018)
     hkl, g, s = hkl[keep], g[keep], s[keep]
     u_g = gamma * crystal.structure_factors(hkl) / (np.pi * crystal.volume)
     keep = (np.abs(u_g) > 1e-6) | (hkl == 0).all(1)
