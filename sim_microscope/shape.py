@@ -42,6 +42,14 @@ class Shape:
         -------
         float64, the common shape, nm; 0 outside.
         """
+        entrance, exit_ = self.faces_nm(x_nm, y_nm, tilt)
+        return np.asarray(np.clip(exit_ - entrance, 0.0, None))
+
+    def faces_nm(self, x_nm: Array, y_nm: Array, tilt: Array) -> tuple[Array, Array]:
+        """Heights (along Z, from the centre) at which the rays enter and leave.
+
+        Where a ray misses the crystal the entrance lies below the exit.
+        """
         above = np.full(np.broadcast(x_nm, y_nm).shape, -np.inf)
         below = np.full_like(above, np.inf)
         for (a, b, c), d in zip(self.normals @ tilt.T, self.offsets_nm, strict=True):
@@ -52,7 +60,7 @@ class Shape:
                 np.maximum(above, height / c, out=above)
             else:
                 below[height < 0] = -np.inf
-        return np.asarray(np.clip(below - above, 0.0, None))
+        return above, below
 
     def outline_nm(self, directions: int = 72) -> Array:
         """Points of the untilted outline, (directions, 2), found along rays from the middle."""

@@ -22,7 +22,7 @@ from sim_microscope.optics import SimulatedOptics
 from sim_microscope.options import Options
 from sim_microscope.pattern import DiscContents, disc_contents, pattern_per_electron
 from sim_microscope.randomness import stream
-from sim_microscope.raster import Raster, prepare_raster
+from sim_microscope.raster import Circumstances, Raster, prepare_raster
 from sim_microscope.specimen import Specimen, TruePose
 from sim_microscope.stage import SimulatedStage
 from sim_microscope.truth import ExposureTruth, Truth
@@ -132,15 +132,19 @@ class World:
 
     def raster(self, scan: Scan, shutter: Shutter, now_s: float) -> Raster:
         """Make the armed scan ready."""
+        electrons = self.optics.now.probe_current_pA * ELECTRONS_PER_PA_S
         return prepare_raster(
             self.specimen,
             self.optics,
             shutter.pose,
             scan,
             self.detectors.shapes[SCAN],
-            self.wear,
-            seed=self.seed + shutter.number,
-            drift_um_per_s=self.stage.drift_um_per_s(now_s),
+            Circumstances(
+                self.wear,
+                self.seed,
+                self.stage.drift_um_per_s(now_s),
+                electrons * scan.dwell_s / scan.step_A**2,
+            ),
         )
 
     def remember(
@@ -213,8 +217,6 @@ class World:
             pose,
             Scan(shape=(1, 1), step_A=1.0, dwell_s=job.frame_s),
             self.detectors.shapes[SCAN],
-            self.wear,
-            seed=self.seed,
-            drift_um_per_s=np.zeros(2),
+            Circumstances(self.wear, self.seed, np.zeros(2), 0.0),
         )
         return next(raster.patterns())[0].astype(np.float64)
