@@ -60,7 +60,8 @@ class ScanAccuracy:
     crystals.  ``configurations`` counts independent sets of thermal displacements, each with
     its own source points and focus; one is enough for low-dose counts, four for a smooth source.
     PyTorch is held to ``threads`` while a batch is computed: the windows are too small to share,
-    and two threads that wait for each other on a busy machine cost more than they bring.
+    and two threads that wait for each other on a busy machine cost more than they bring.  A
+    scan whose phase gratings would exceed ``memory_MB`` is done in pieces.
     """
 
     slice_thickness_A: float | None = None
@@ -68,6 +69,7 @@ class ScanAccuracy:
     batch: int = 32
     device: str = "cpu"
     threads: int = 1
+    memory_MB: float = 400.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +165,24 @@ class Scan4DSimulator:
                 f"positions must be finite and of shape (n, 2) as (row, col) in Å, got "
                 f"{positions.shape}; nothing was simulated. raster_positions_A makes them"
             )
+        for piece in self._pieces(positions):
+            yield from self._piece(piece)
+
+    def _pieces(self, positions: Array) -> Iterator[Array]:
+        """Halve the positions, at a multiple of the batch, until the gratings fit in memory."""
+        field = self._field(positions, np.zeros((1, 1, 2)))
+        slices = np.ceil(self._specimen.depth_A / self._slice_thickness_A())
+        batches = -(-len(positions) // self._accuracy.batch)
+        megabytes = 8e-6 * np.prod(field.shape) * slices * self._accuracy.configurations
+        if megabytes <= self._accuracy.memory_MB or batches < 2:
+            yield positions
+            return
+        middle = batches // 2 * self._accuracy.batch
+        yield from self._pieces(positions[:middle])
+        yield from self._pieces(positions[middle:])
+
+    def _piece(self, positions: Array) -> Iterator[NDArray[np.float32]]:
+        """Patterns of positions that share one field."""
         count = self._accuracy.configurations
         offsets, focus_nm = incoherent_points(self._optics, count, positions, seed=self._seed)
         field = self._field(positions, offsets)

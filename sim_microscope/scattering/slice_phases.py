@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 
 _WIDTH = 6
 _BETA = 12.25
+_POINTS_AT_ONCE = 50_000
 BAND_LIMIT = 0.46
 """Highest spatial frequency kept, in cycles per pixel."""
 
@@ -77,14 +78,17 @@ def slice_phases(
 def _spread(y: Array, x: Array, weight: Array, shape: tuple[int, int]) -> NDArray[np.float32]:
     """Spread points on a periodic grid with the Kaiser-Bessel window."""
     offset = np.arange(_WIDTH) - _WIDTH // 2 + 1
-    y0, x0 = np.floor(y).astype(int), np.floor(x).astype(int)
-    wy = _window(offset[None, :] - (y - y0)[:, None]) * weight[:, None]
-    wx = _window(offset[None, :] - (x - x0)[:, None])
-    rows = (y0[:, None] + offset) % shape[0]
-    cols = (x0[:, None] + offset) % shape[1]
-    index = rows[:, :, None] * shape[1] + cols[:, None, :]
-    value = wy[:, :, None] * wx[:, None, :]
-    cloud = np.bincount(index.ravel(), value.ravel(), minlength=shape[0] * shape[1])
+    cloud = np.zeros(shape[0] * shape[1])
+    for first in range(0, len(y), _POINTS_AT_ONCE):
+        part = slice(first, first + _POINTS_AT_ONCE)
+        y0, x0 = np.floor(y[part]).astype(int), np.floor(x[part]).astype(int)
+        wy = _window(offset[None, :] - (y[part] - y0)[:, None]) * weight[part, None]
+        wx = _window(offset[None, :] - (x[part] - x0)[:, None])
+        rows = (y0[:, None] + offset) % shape[0]
+        cols = (x0[:, None] + offset) % shape[1]
+        index = rows[:, :, None] * shape[1] + cols[:, None, :]
+        value = wy[:, :, None] * wx[:, None, :]
+        cloud += np.bincount(index.ravel(), value.ravel(), minlength=cloud.size)
     return cloud.reshape(shape).astype(np.float32)
 
 

@@ -164,6 +164,23 @@ def test_a_scan_done_in_pieces_is_the_same_scan() -> None:
     assert np.abs(other - whole).max() > 1e-4
 
 
+def test_little_memory_changes_nothing_but_the_time() -> None:
+    positions = raster_positions_A((3, 5), 4.0)
+    results = [
+        simulate_scan(
+            uio_specimen(),
+            OPTICS,
+            DETECTOR,
+            positions,
+            seed=5,
+            accuracy=ScanAccuracy(batch=2, memory_MB=memory),
+        )
+        for memory in (400.0, 0.5)
+    ]
+
+    np.testing.assert_allclose(results[1], results[0], atol=2e-6)
+
+
 def test_tilt_has_the_same_sense_as_in_parallel_diffraction() -> None:
     """A nearly parallel probe on the tilted slab shows the intensities of the Bloch waves."""
     strontium = load_structure("SrTiO3")
