@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from uuid import UUID
 
 import numpy as np
@@ -361,3 +362,9 @@ def test_charging_moves_the_image_with_the_dose_rate(open_bench: OpenBench) -> N
     peak = np.unravel_index(np.argmax(np.fft.irfft2(spectrum)), calm.shape)
     shift = [(int(p) + 256) % 512 - 256 for p in peak]
     assert np.hypot(*shift) > 5
+
+
+def test_every_fault_is_in_the_manual() -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text(encoding="utf-8")
+    for name, kind in FAULTS.items():
+        assert f"| {kind.number} | `{name}` | {kind.effect}" in manual
