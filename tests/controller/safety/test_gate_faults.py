@@ -205,6 +205,39 @@ def test_a_dark_frame_proves_nothing_where_an_open_beam_would_not_be_seen(bench:
     assert not bench.microscope.verify_blanker("camera").verified
 
 
+def test_an_unreadable_blanker_is_told_to_blank_whatever_fails(bench: Bench) -> None:
+    """Where nobody can look whether the beam is on, it is blanked without looking."""
+    bench.adapter.faults.blanker_unreadable = True
+
+    def fail(event: str) -> None:
+        if event == "open":
+            bench.adapter.on_event = lambda event: None
+            bench.adapter.open_beam()
+            raise RuntimeError("the driver broke after it had opened the beam")
+
+    bench.adapter.on_event = fail
+    with pytest.raises(RuntimeError, match="driver broke"):
+        bench.microscope.expose(bench.frame())
+    assert bench.adapter.blanked
+    assert bench.state(bench.frame())[0] is ChargeState.SETTLED
+
+
+def test_a_stop_in_the_middle_of_an_exposure_ends_it_within_a_slice(bench: Bench) -> None:
+    inner = bench.adapter.clock.sleep
+
+    def sleep(duration_s: float) -> None:
+        inner(duration_s)
+        if bench.adapter.openings and bench.adapter.clock.now_s() > 1.0:
+            bench.adapter.clock.sleep = inner
+            bench.microscope.stop("a person")
+
+    bench.adapter.clock.sleep = sleep
+    with pytest.raises(StoppedByOtherError, match="a person"):
+        bench.microscope.expose(bench.frame(seconds=8.0))
+    assert bench.adapter.on_s < 1.2
+    assert bench.adapter.clock.now_s() < 1.5
+
+
 # --- detectors ------------------------------------------------------------------------------
 
 
