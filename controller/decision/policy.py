@@ -192,15 +192,19 @@ def _scan(plan: RunPlan, belief: Belief, target: Target, where: str) -> Decision
 
 
 def lens_defocus_nm(plan: RunPlan, belief: Belief, target: Target) -> float:
-    """Defocus to set so that the crystal, at its height, has the planned one.
+    """Defocus to set so that the crystal's entrance surface has the planned one.
 
     The lens is in focus at the tilt axis; a crystal at z (positive downstream) is reached by the
-    crossover z later, so the lens is underfocused by z more.
+    crossover z later, so the lens is underfocused by z more.  What was measured is the middle of
+    the crystal: its entrance surface lies half the thickness upstream.
     """
-    z_um = target.height.offset_um if target.height and target.height.ok else 0.0
+    z_nm = 1e3 * target.height.offset_um if target.height and target.height.ok else 0.0
+    fit = target.last_answered
+    if fit is not None and fit.thickness_nm is not None:
+        z_nm -= fit.thickness_nm / 2
     alpha = np.deg2rad(belief.pose.alpha_deg if belief.pose else 0.0)
     beta = np.deg2rad((belief.pose.beta_deg or 0.0) if belief.pose else 0.0)
-    return float(plan.scan.defocus_nm + 1e3 * z_um * np.cos(alpha) * np.cos(beta))
+    return float(plan.scan.defocus_nm + z_nm * np.cos(alpha) * np.cos(beta))
 
 
 def _judge(plan: RunPlan, target: Target) -> Decision:

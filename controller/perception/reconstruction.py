@@ -7,6 +7,11 @@ from typing import Any
 
 from controller.perception.protocols import ReconstructionReading
 
+SEARCH_DEFOCUS_A = 700.0
+"""Three sigma of the height that the run measures."""
+SEARCH_ROTATION_DEG = 6.0
+"""The rotation of the scan against the detector is calibrated; only its error is looked for."""
+
 
 class PtychographyReconstructor:
     """Default reconstruction of a scan.
@@ -29,7 +34,10 @@ class PtychographyReconstructor:
         from recon.output import reconstruct_file
         from recon.params import ReconstructionParams
 
-        given: dict[str, Any] = {}
+        given: dict[str, Any] = {
+            "search_defocus_A": SEARCH_DEFOCUS_A,
+            "search_rotation_deg": SEARCH_ROTATION_DEG,
+        }
         if self._max_passes is not None:
             given["max_passes"] = self._max_passes
         try:

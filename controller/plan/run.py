@@ -156,6 +156,8 @@ class HeightPlan(Frozen):
     """To both sides; 1 um of height shows as 2 tan(tilt) um of shift."""
     move_above_um: Positive = 0.3
     """A larger offset is taken out by the stage and measured again; a smaller one by the lens."""
+    sigma_below_um: Positive = 0.1
+    """A height known worse than this is measured again: the specimen drifted or jumped."""
     max_attempts: Annotated[int, Field(ge=1, le=5)] = 3
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -44,41 +45,58 @@ def locate(action: Locate, belief: Belief, rig: Rig) -> None:
 
 
 def find_height(action: FindHeight, belief: Belief, rig: Rig) -> None:
-    """Picture at two tilts about alpha, measure the shift between them, tilt back.
+    """Picture at low, high and low tilt about alpha, measure the shift, tilt back.
 
     A point at height z off the axis appears shifted by -z (tan a2 - tan a1) / cos b along the
-    specimen's y (docs/conventions.md).  A large z is taken out by the stage.
+    specimen's y (docs/conventions.md).  Coming back to the first tilt takes out steady drift;
+    what x moves, which it should not, tells how well y is known.  A large z is taken out by
+    the stage.
     """
     target = belief.target(action.target)
     before = rig.microscope.stage.pose()
-    low = rig.move(action.target, PartialPose(alpha_deg=action.low_alpha_deg)).achieved
-    first = _look(target, rig)
-    rig.emit(first)
-    seen = replace(target, last_located=first) if first.found else target
-    high = rig.move(action.target, PartialPose(alpha_deg=action.high_alpha_deg)).achieved
-    second = _look(seen, rig)
-    rig.emit(second)
-    lever = -(
-        math.tan(math.radians(high.alpha_deg)) - math.tan(math.radians(low.alpha_deg))
-    ) / math.cos(math.radians(before.beta_deg or 0.0))
-    # x and y were not moved in between: the shift in the picture is free of read-back noise
-    z_um = (second.offset_um[1] - first.offset_um[1]) / lever
-    found = first.found and second.found
-    credible = abs(z_um) < 5 * rig.microscope.capabilities.eucentric_sigma_um + 0.5
-    ok = found and credible
+    looks: list[tuple[float, Located]] = []
+    for alpha_deg in (action.low_alpha_deg, action.high_alpha_deg, action.low_alpha_deg):
+        achieved = rig.move(action.target, PartialPose(alpha_deg=alpha_deg)).achieved
+        seen = replace(target, last_located=looks[0][1]) if looks else target
+        look = _look(seen, rig)
+        rig.emit(look)
+        if not look.found:
+            rig.move(action.target, PartialPose(alpha_deg=before.alpha_deg))
+            rig.emit(_no_height(action.target, f"at {alpha_deg:.1f} deg: {look.reason}"))
+            return
+        looks.append((math.tan(math.radians(achieved.alpha_deg)), look))
+    z_um, sigma_um = height_um(looks, math.cos(math.radians(before.beta_deg or 0.0)))
+    credible = 5 * rig.microscope.capabilities.eucentric_sigma_um + 0.5
+    ok = abs(z_um) < credible and sigma_um < rig.plan.height.sigma_below_um
     moved = ok and abs(z_um) > rig.plan.height.move_above_um
     back = PartialPose(alpha_deg=before.alpha_deg)
     rig.move(action.target, back.replace(z_um=before.z_um - z_um) if moved else back)
-    reason = "" if credible else f"{z_um:.2f} um is not credible"
-    rig.emit(
-        HeightFound(
-            target=action.target,
-            offset_um=z_um if found else 0.0,
-            sigma_um=abs(SHIFT_SIGMA_UM / lever),
-            ok=ok,
-            applied=moved,
-            reason=reason if found else (first.reason or second.reason),
+    if ok:
+        rig.emit(
+            HeightFound(
+                target=action.target, offset_um=z_um, sigma_um=sigma_um, ok=True, applied=moved
+            )
         )
+    else:
+        rig.emit(_no_height(action.target, f"{z_um:.2f} +- {sigma_um:.2f} um is not credible"))
+
+
+def height_um(looks: Sequence[tuple[float, Located]], cos_beta: float) -> tuple[float, float]:
+    """Height and its sigma in um from three looks at low, high, low tilt: (tan alpha, look).
+
+    The stage's x and y were not moved in between: the shift in the picture is free of their
+    read-back noise.
+    """
+    (t0, a), (t1, b), (t2, c) = looks
+    lever = -(t1 - (t0 + t2) / 2) / cos_beta
+    y_um = b.offset_um[1] - (a.offset_um[1] + c.offset_um[1]) / 2
+    x_um = b.offset_um[0] - (a.offset_um[0] + c.offset_um[0]) / 2
+    return y_um / lever, math.hypot(SHIFT_SIGMA_UM, x_um) / abs(lever)
+
+
+def _no_height(target: str, reason: str) -> HeightFound:
+    return HeightFound(
+        target=target, offset_um=0.0, sigma_um=0.0, ok=False, applied=False, reason=reason
     )
 
 

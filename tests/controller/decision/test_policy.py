@@ -143,6 +143,12 @@ def test_on_axis_comes_the_scan_with_the_defocus_that_the_height_asks_for() -> N
     action = act(on_axis)
     assert isinstance(action, actions.AcquireScan)
     assert action.defocus_nm == pytest.approx(PLAN.scan.defocus_nm + 100)
+    thick = belief(
+        located=True, height=HEIGHT, fits=(fit(0.03, thickness_nm=60.0),), fresh_fit=True
+    )
+    entrance = act(thick)
+    assert isinstance(entrance, actions.AcquireScan)
+    assert entrance.defocus_nm == pytest.approx(PLAN.scan.defocus_nm + 100 - 30)
 
 
 def test_a_height_that_was_moved_is_measured_again_and_one_that_fails_ends_it() -> None:
