@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -226,6 +226,7 @@ class SimulatedAdapter:
     def read_health(self) -> ColumnHealth:
         """Interlocks now."""
         with self._lock:
+            self._step_record_clock()
             nominal = self._world.optics.now.probe_current_pA
             return self._world.column.health(nominal, self._now())
 
@@ -294,7 +295,10 @@ class SimulatedAdapter:
             self._begin(now)
             lost = self._world.faults.take("camera-timeout", now) is not None
             late = self._world.faults.take("late-frame", now) is not None
+            altered = self._world.faults.take("exposure-altered", now) is not None
             shutter = self._shutter(armed)
+        if altered:
+            shutter = replace(shutter, to_s=0.5 * (shutter.from_s + shutter.to_s))
         ready = shutter.to_s + READOUT_S[job.detector]
         if lost or late or ready - now > timeout_s:
             self._clock.sleep(timeout_s)
@@ -381,8 +385,16 @@ class SimulatedAdapter:
         return self._clock.now_s() - self._origin_s
 
     def _account(self, until_s: float | None = None) -> None:
+        self._step_record_clock()
         until = self._now() if until_s is None else until_s
         self._world.account(until, self._running, self._number)
+
+    def _step_record_clock(self) -> None:
+        if (
+            isinstance(self._clock, VirtualClock)
+            and self._world.faults.take("clock-step", self._now()) is not None
+        ):
+            self._clock.step_utc(3600.0)
 
     def _begin(self, now_s: float) -> None:
         armed = self._armed

@@ -141,13 +141,14 @@ class SimulatedStage:
             axis: travel.actual(now_s, self._manners(axis, now_s).play)
             for axis, travel in self._travels.items()
         }
+        inverted = self._faults.active("alpha-inverted", now_s)
         shift = self._drift_um + self._shake_um(now_s)
         shift = shift + sum((jump for when, jump in self._jumps if when <= now_s), np.zeros(2))
         return TruePose(
             x_um=at[Axis.X] + float(shift[0]),
             y_um=at[Axis.Y] + float(shift[1]),
             z_um=at[Axis.Z],
-            alpha_deg=at[Axis.ALPHA],
+            alpha_deg=-at[Axis.ALPHA] if inverted else at[Axis.ALPHA],
             beta_deg=at[Axis.BETA],
         )
 

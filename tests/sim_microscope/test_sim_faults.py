@@ -364,6 +364,30 @@ def test_charging_moves_the_image_with_the_dose_rate(open_bench: OpenBench) -> N
     assert np.hypot(*shift) > 5
 
 
+def test_the_record_clock_steps_and_the_deadlines_do_not_notice(open_bench: OpenBench) -> None:
+    bench = open_bench(faults=("clock-step@100",))
+    clock = bench.adapter.clock
+    before = clock.utc()
+    clock.sleep(101.0)
+    bench.adapter.read_health()
+    assert (clock.utc() - before).total_seconds() == pytest.approx(3701.0)
+    assert clock.now_s() == pytest.approx(101.0)
+
+
+def test_an_altered_exposure_shows_in_the_counts_only(open_bench: OpenBench) -> None:
+    bench = open_bench(faults=("exposure-altered@step:2",))
+    offset = bench.adapter.capabilities.detector("camera").offset
+    whole, half = (float(bench.frame("camera", 0.4).mean()) - offset for _ in range(2))
+    assert half == pytest.approx(0.5 * whole, rel=0.02)
+
+
+def test_an_inverted_axis_tilts_the_specimen_the_other_way(open_bench: OpenBench) -> None:
+    bench = open_bench(faults=("alpha-inverted@0",))
+    bench.go(alpha_deg=7.0)
+    assert bench.adapter.read_pose().alpha_deg == pytest.approx(7.0, abs=0.1)
+    assert bench.adapter.true_pose().alpha_deg == pytest.approx(-7.0, abs=0.2)
+
+
 def test_every_fault_is_in_the_manual() -> None:
     manual = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text(encoding="utf-8")
     for name, kind in FAULTS.items():
