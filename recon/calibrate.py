@@ -15,14 +15,22 @@ from recon.calibration import (
 from recon.dataset import Dataset4D
 from recon.errors import CalibrationError, DataError
 from recon.geometry import k_per_mrad
-from recon.parallax import BrightFieldSpectra, ParallaxFit, SearchRange, Shear, fit_shear
+from recon.parallax import (
+    BrightFieldSpectra,
+    ParallaxFit,
+    SearchRange,
+    Shear,
+    coarse_score,
+    fit_shear,
+)
 from recon.params import ReconstructionParams
 from recon.patterns import Patterns, prepare_patterns
 
 DEFAULT_THICKNESS_A = 200.0
-MIRROR_ADVANTAGE = 1.15
+MIRROR_ADVANTAGE = 1.3
 """How much better the score of exchanged axes must be before the header is contradicted."""
 MIN_OVERLAP = 0.35
+MAX_WINDOW_FILLING = 0.6
 MIN_SCAN_POINTS = 6
 DYNAMICAL_DEFOCUS_SIGMA_A = 25.0
 """What channelling in thick crystals adds to the parallax defocus, seen in simulations."""
@@ -66,6 +74,21 @@ def check_overlap(dataset: Dataset4D, defocus_A: float) -> list[str]:
     ]
 
 
+def check_window(dataset: Dataset4D, defocus_A: float) -> list[str]:
+    """Warn about a probe that fills the window which the angular sampling allows."""
+    header = dataset.header
+    window = 1 / (header.detector_sampling_mrad * k_per_mrad(header.energy_keV))
+    diameter = 2 * abs(defocus_A) * header.convergence_semiangle_mrad * 1e-3
+    if diameter <= MAX_WINDOW_FILLING * window:
+        return []
+    most_nm = MAX_WINDOW_FILLING * window / diameter * abs(defocus_A) / 10
+    return [
+        f"at {defocus_A / 10:.0f} nm defocus the probe is {diameter:.0f} Å wide, the angular "
+        f"sampling of {header.detector_sampling_mrad:.2f} mrad allows {window:.0f} Å: the image "
+        f"will suffer; defocus by less than {most_nm:.0f} nm or lengthen the camera"
+    ]
+
+
 def calibrate(dataset: Dataset4D, params: ReconstructionParams) -> Calibrated:
     """Measure beam centre, axes, rotation, defocus and astigmatism from the counts alone.
 
@@ -96,6 +119,7 @@ def calibrate(dataset: Dataset4D, params: ReconstructionParams) -> Calibrated:
     shear = nominal if fit is None else fit.shear
     sigma = np.full(4, np.nan) if fit is None else fit.sigma
     source: Source = "nominal" if fit is None else "parallax"
+    warnings += check_window(dataset, -shear.C10_A)
     calibration = Calibration(
         beam_centre_row_px=row,
         beam_centre_col_px=col,
@@ -160,13 +184,20 @@ def _fit_with_mirror(
     declared = _attempt(straight[1], nominal, search)
     exchanged_patterns = prepare_patterns(dataset, centre_px, mirrored=True)
     exchanged_spectra = BrightFieldSpectra(exchanged_patterns, dataset.header)
-    everywhere = replace(search, rotation_deg=180.0)
-    exchanged = _attempt(exchanged_spectra, nominal, everywhere)
+    everywhere = replace(search, rotation_deg=90.0)
+    exchanged: ParallaxFit | None = None
+    if declared is None or (
+        coarse_score(exchanged_spectra, nominal, everywhere)
+        > coarse_score(straight[1], nominal, everywhere)
+    ):
+        exchanged = _attempt(exchanged_spectra, nominal, everywhere)
     if exchanged is not None and exchanged.shear.C10_A * nominal.C10_A < 0:
         # parallax cannot tell half a turn from the other side of focus: believe the stated side
         exchanged = replace(exchanged, shear=exchanged.shear.turned_over())
-    better = exchanged is not None and (
-        declared is None or exchanged.score > MIRROR_ADVANTAGE * declared.score
+    better = (
+        exchanged is not None
+        and _is_plausible(exchanged.shear)
+        and (declared is None or exchanged.score > MIRROR_ADVANTAGE * declared.score)
     )
     if exchanged is not None and better:
         note = (
@@ -177,6 +208,11 @@ def _fit_with_mirror(
     if declared is None:
         raise CalibrationError("rotation and defocus could not be measured by parallax")
     return declared, False, *straight, []
+
+
+def _is_plausible(shear: Shear) -> bool:
+    """Astigmatism well below defocus: what a false handedness looks like is the reverse."""
+    return float(np.hypot(shear.C12a_A, shear.C12b_A)) < 0.3 * abs(shear.C10_A)
 
 
 def _attempt(

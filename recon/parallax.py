@@ -15,11 +15,10 @@ arXiv 2309.05250.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import map_coordinates, maximum_filter
 
 from recon.dataset import ScanHeader
 from recon.errors import CalibrationError
@@ -170,8 +169,8 @@ def _fill_missing(images: NDArray[np.float32], present: NDArray[np.int64]) -> No
 class SearchRange:
     """Where to look for the shear, about the nominal values."""
 
-    defocus_A: float = 350.0
-    rotation_deg: float = 45.0
+    defocus_A: float = 1200.0
+    rotation_deg: float = 90.0
     max_C12_A: float = 150.0
 
 
@@ -180,17 +179,23 @@ def fit_shear(
 ) -> ParallaxFit:
     """Measure defocus, astigmatism and rotation: coarse grid at low q, then Newton steps.
 
+    The few spots of a crystal at low q can be aligned in more than one way; several hills are
+    climbed, and the one that is highest with all frequencies is taken.
+
     Raises
     ------
     CalibrationError
-        No shear stands out of the shot noise.
+        No shear stands out of the shot noise, or the best one is no proper maximum.
     """
     search = search or SearchRange()
     low = spectra.half_plane(0.35 * spectra.k_edge_A)
-    best = _grid_search(spectra, nominal, search, low)
     reach = spectra.half_plane(0.7 * spectra.k_edge_A)
-    best, hessian = _climb(spectra, best, reach, search.max_C12_A)
-    score = spectra.score(best, reach)
+    hills = [
+        _climb(spectra, start, low, search.max_C12_A)[0]
+        for start in _grid_search(spectra, nominal, search, low)
+    ]
+    highest = max(hills, key=lambda hill: spectra.score(hill, reach))
+    best, hessian, score = _climb(spectra, highest, reach, search.max_C12_A)
     noise = 2.0 * reach.sum()
     if not score > noise + 5 * np.sqrt(2 * noise):
         raise CalibrationError(
@@ -198,27 +203,60 @@ def fit_shear(
             f"alone gives {noise:.0f}); rotation and defocus were not measured. "
             f"More electrons, a larger field or a smaller defocus would help"
         )
-    return ParallaxFit(best, _covariance(hessian), score)
+    if abs((best.rotation_deg - nominal.rotation_deg + 180) % 360 - 180) > 90:
+        best = best.turned_over()
+    fit = ParallaxFit(best, _covariance(hessian), score)
+    if not fit.sigma[3] <= MAX_ROTATION_SIGMA_DEG:
+        raise CalibrationError(
+            f"the bright-field images do not tell the scan rotation (sigma {fit.sigma[3]:.0f} "
+            f"deg); defocus by more, or fix rotation_deg"
+        )
+    return fit
+
+
+def coarse_score(
+    spectra: BrightFieldSpectra, nominal: Shear, search: SearchRange | None = None
+) -> float:
+    """Best score on the coarse grid, low frequencies only: a quick comparison of hypotheses."""
+    low = spectra.half_plane(0.35 * spectra.k_edge_A)
+    hills = _grid_search(spectra, nominal, search or SearchRange(), low)
+    return max(spectra.score(hill, low) for hill in hills)
 
 
 def _grid_search(
     spectra: BrightFieldSpectra, nominal: Shear, search: SearchRange, chosen: NDArray[np.bool_]
-) -> Shear:
-    d = np.arange(-search.defocus_A, search.defocus_A + 1, 25.0)
-    t = np.arange(-search.rotation_deg, search.rotation_deg + 0.1, 7.5)
+) -> list[Shear]:
+    """Return the best local maxima of the score on a grid about the nominal shear."""
+    d = _both_ways(search.defocus_A, 45.0)
+    t = _both_ways(search.rotation_deg, 8.0)
     trials = [
-        replace(nominal, C10_A=nominal.C10_A + dc, rotation_deg=nominal.rotation_deg + dt)
-        for dc, dt in product(d, t)
-    ]
-    return max(trials, key=lambda trial: spectra.score(trial, chosen))
+        [replace(nominal, C10_A=nominal.C10_A + dc, rotation_deg=nominal.rotation_deg + dt)
+         for dt in t]
+        for dc in d
+    ]  # fmt: skip
+    scores = np.array([[spectra.score(trial, chosen) for trial in row] for row in trials])
+    summits = scores == maximum_filter(scores, size=3)
+    order = np.argsort(np.where(summits, scores, -np.inf), axis=None)[::-1]
+    rows, cols = np.unravel_index(order[: min(HILLS, int(summits.sum()))], scores.shape)
+    return [trials[i][j] for i, j in zip(rows, cols, strict=True)]
 
 
+HILLS = 6
+
+
+def _both_ways(reach: float, spacing: float) -> Float:
+    """Even grid from -reach to reach, zero included, no wider than ``spacing``."""
+    steps = int(np.ceil(reach / spacing))
+    return np.linspace(-reach, reach, 2 * steps + 1)
+
+
+MAX_ROTATION_SIGMA_DEG = 8.0
 STEP = np.array([4.0, 4.0, 4.0, 0.5])
 
 
 def _climb(
     spectra: BrightFieldSpectra, start: Shear, chosen: NDArray[np.bool_], max_C12_A: float
-) -> tuple[Shear, Float]:
+) -> tuple[Shear, Float, float]:
     """Newton ascent with finite differences in units of ``STEP``; steps that do not gain shrink."""
     x = start.vector()
 
@@ -246,7 +284,7 @@ def _climb(
         x, here = trial, there
         if moved < 0.02:
             break
-    return Shear(*x), hessian / np.outer(STEP, STEP)
+    return Shear(*x.tolist()), hessian / np.outer(STEP, STEP), here
 
 
 def phase_image(spectra: BrightFieldSpectra, shear: Shear, *, damping: float = 0.15) -> Float:

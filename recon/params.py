@@ -44,8 +44,11 @@ class ReconstructionParams(BaseModel):
     slice_thickness_A: Positive = 60.0
     """Slabs at most this thick are used where ``n_slices`` is not given."""
 
-    search_defocus_A: Positive = 350.0
-    search_rotation_deg: Annotated[float, Field(gt=0, le=180)] = 45.0
+    search_defocus_A: Positive = 1200.0
+    """How far from nominal the defocus is looked for."""
+    search_rotation_deg: Annotated[float, Field(gt=0, le=90)] = 90.0
+    """How far from nominal the scan rotation is looked for; half a turn more only changes the side
+    of focus, so that 90 degrees are everything."""
     refine: tuple[Refinable, ...] = (
         "defocus_A", "C12a_A", "C12b_A", "tilt_row_mrad", "tilt_col_mrad", "thickness_A",
     )  # fmt: skip
