@@ -143,14 +143,14 @@ class StageSpec(_Part):
         low=-20, high=20, speed_per_s=1, play=0.16, repeatability=0.02, read_noise=0.004
     )
     settle_s: NonNegative = 0.4
-    drift_nm_per_s: NonNegative = 0.03
+    drift_nm_per_s: NonNegative = 0.01
     """Speed of the steady drift."""
-    drift_kick_nm_per_s: NonNegative = 0.6
+    drift_kick_nm_per_s: NonNegative = 0.2
     """Speed of the thermal drift right after a long move; it decays."""
     drift_decay_s: Positive = 60.0
-    jump_probability: Share = 0.02
+    jump_probability: Share = 0.004
     """Chance per move that the goniometer jumps once it has arrived."""
-    jump_um: NonNegative = 0.15
+    jump_um: NonNegative = 0.1
 
 
 class OpticsSpec(_Part):

@@ -122,7 +122,7 @@ def open_instrument(
         raise InputError(str(error), "see `lodestem doctor` for what is installed") from error
     with session:
         capabilities = session.microscope.capabilities
-        tiles = len(planned_tiles(plan, capabilities))
+        tiles = len(planned_tiles(plan, capabilities, session.microscope.calibration))
         found = problems(plan, capabilities, session.microscope.stage.limits(), tiles=tiles)
         if found:
             raise InputError(

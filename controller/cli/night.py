@@ -157,7 +157,8 @@ def _dry_run(plan: RunPlan, out: Path, output: Output) -> None:
         tempfile.TemporaryDirectory() as scratch,
         open_instrument(plan, Path(scratch), auditor=JournalAuditor()) as session,
     ):
-        tiles = len(planned_tiles(plan, session.microscope.capabilities))
+        microscope = session.microscope
+        tiles = len(planned_tiles(plan, microscope.capabilities, microscope.calibration))
     budget = Budget.of(plan, tiles)
     rows = [
         f"{line.step:<22}{line.count:>6}  {line.fluence_e_per_A2:>10.3g} e/A2 on {line.where}"

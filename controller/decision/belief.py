@@ -193,6 +193,7 @@ def _charged(belief: Belief, event: ExposureMade) -> Belief:
 def _answered(belief: Belief, event: Answered) -> Belief:
     if event.answer in ("approve", "edit"):
         return belief
+    belief = replace(belief, steps=event.step + 1)
     if event.answer == "hold":
         return replace(belief, held=f"nobody answered the proposal of {event.action}")
     target = belief.find(event.target)

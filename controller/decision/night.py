@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib.metadata import version
 from uuid import UUID, uuid5
 
@@ -11,7 +12,7 @@ from controller.decision.illumination import detector_for
 from controller.decision.loop import AgentLoop
 from controller.decision.rig import ExposureIds, Eyes, Rig
 from controller.hardware.contract import Microscope
-from controller.hardware.values import Capabilities, Mode
+from controller.hardware.values import Calibration, Capabilities, Mode
 from controller.perception.view import survey_tiles
 from controller.plan.run import RunMode, RunPlan
 from controller.record.events import RunStarted
@@ -26,12 +27,23 @@ def run_identity(plan: RunPlan) -> str:
     return str(uuid5(_RUNS, f"{plan.fingerprint()}/{plan.seed}"))
 
 
-def planned_tiles(plan: RunPlan, capabilities: Capabilities) -> tuple[tuple[float, float], ...]:
-    """Centres of the survey tiles, stage um."""
+def planned_tiles(
+    plan: RunPlan, capabilities: Capabilities, calibration: Calibration
+) -> tuple[tuple[float, float], ...]:
+    """Centres of the survey tiles, stage um; rows and columns run along the camera's axes."""
     camera = detector_for(capabilities, Mode.IMAGE)
     height, width = (n * plan.survey.pixel_size_nm / 1e3 for n in camera.shape)
-    return survey_tiles(
-        plan.survey.centre_um, plan.survey.field_um, (width, height), plan.survey.overlap
+    x0, y0 = plan.survey.centre_um
+    angle = math.radians(calibration.image_rotation_deg)
+    hand = -1.0 if calibration.image_mirrored else 1.0
+    return tuple(
+        (
+            x0 + math.cos(angle) * dx - math.sin(angle) * hand * dy,
+            y0 + math.sin(angle) * dx + math.cos(angle) * hand * dy,
+        )
+        for dx, dy in survey_tiles(
+            (0.0, 0.0), plan.survey.field_um, (width, height), plan.survey.overlap
+        )
     )
 
 
@@ -76,7 +88,7 @@ def start_night(
             blank_verified=blank_verified,
             program_version=version("lodestem"),
             model_hash=eyes.picker.model_hash,
-            tiles=planned_tiles(plan, microscope.capabilities),
+            tiles=planned_tiles(plan, microscope.capabilities, microscope.calibration),
         )
     )
     return loop

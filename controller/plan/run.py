@@ -68,7 +68,7 @@ class SamplePlan(Frozen):
 
 
 class SurveyPlan(Frozen):
-    """Low-magnification mosaic."""
+    """Low-magnification mosaic; width and height run along the camera's axes."""
 
     centre_um: tuple[Finite, Finite] = (0.0, 0.0)
     field_um: tuple[Positive, Positive] = (10.0, 10.0)
