@@ -1,7 +1,7 @@
 """Low-magnification bright-field images: attenuation by thickness, with diffraction contrast.
 
 Expected electrons per pixel = incident electrons x illumination x exp(-t_film/L_film) x
-prod exp(-t/L) b(t), where b is the share of the Bragg intensity that is left in the direct beam:
+prod exp(-t/L) b(t), where b is the share of the Bragg intensity inside the objective aperture:
 a crystal near a zone axis is darker than its neighbour, shows bend contours and thickness fringes,
 and changes when it is tilted.
 """
@@ -17,8 +17,11 @@ from scipy.special import erfc
 
 from sim_microscope.layout import Crystal
 from sim_microscope.optics import SimulatedOptics
-from sim_microscope.scattering.images import direct_beam_fraction
+from sim_microscope.scattering.bloch import beam_intensities, importance
+from sim_microscope.scattering.electron import wavelength_A
+from sim_microscope.scattering.ewald import beams_near_sphere
 from sim_microscope.scattering.mean_free_path import carbon_mean_free_path_nm, mean_free_path_nm
+from sim_microscope.scattering.structure_factors import structure_factors
 from sim_microscope.specimen import Grid, Specimen, TruePose
 from sim_microscope.structures import Structure
 
@@ -28,6 +31,8 @@ _BAR_TRANSMISSION = 1e-5
 _FOCUS_SPREAD_MRAD = 1.0
 """A defocus of 1 µm blurs by 1 nm: aberrations and convergence of a low-magnification image."""
 _CONTRAST_STEP_DEG = 0.05
+_CONTRAST_BEAMS = 50
+_G_MAX_PER_A = 1.2
 _BENDS = 5
 _THICKEST_NM = 400.0
 _THICKNESSES = 81
@@ -55,11 +60,11 @@ class BrightField:
         for crystal, rows, columns, thickness in seen.crystal_nm:
             length = self.mean_free_path_nm(crystal.structure)
             column_x, column_y = grid.points(rows, columns)
-            left = self._direct_share(crystal, pose, column_x, column_y, thickness)
+            left = self._passed_share_map(crystal, pose, column_x, column_y, thickness)
             through[rows, columns] *= np.exp(-thickness / length) * left
         return through
 
-    def _direct_share(
+    def _passed_share_map(
         self,
         crystal: Crystal,
         pose: TruePose,
@@ -67,7 +72,7 @@ class BrightField:
         column_y_um: Array,
         thickness_nm: Array,
     ) -> Array:
-        """Share of the Bragg intensity left in the direct beam, with the crystal's bend."""
+        """Share of the Bragg intensity inside the aperture, with the crystal's bend."""
         tilt = pose.tilt()
         knots = np.linspace(0.0, _THICKEST_NM, _THICKNESSES)
         curves = np.stack(
@@ -81,7 +86,7 @@ class BrightField:
         return np.asarray(ndimage.map_coordinates(curves, [b, t], order=1))
 
     def _curve(self, crystal: Crystal, tilt: Array, along: float, knots_nm: Array) -> Array:
-        """Direct-beam share at some thicknesses, at `along` radii from the middle; cached."""
+        """Passed share at some thicknesses, at `along` radii from the middle; cached."""
         x, y = crystal.centre_um
         ux, uy = crystal.bend_direction
         here = along * crystal.radius_um
@@ -89,8 +94,12 @@ class BrightField:
         step = np.deg2rad(_CONTRAST_STEP_DEG)
         key = (crystal.id, *np.rint(orientation.ravel() / step).astype(int).tolist())
         if key not in self._curves:
-            self._curves[key] = direct_beam_fraction(
-                crystal.structure, orientation, knots_nm, energy_keV=self._energy_keV, beams=50
+            self._curves[key] = passed_share(
+                crystal.structure,
+                orientation,
+                knots_nm,
+                energy_keV=self._energy_keV,
+                aperture_mrad=self._aperture_mrad,
             )
         return self._curves[key]
 
@@ -128,6 +137,32 @@ class BrightField:
         defocus_um = optics.now.defocus_nm * 1e-3 + height
         blur_px = abs(defocus_um) * _FOCUS_SPREAD_MRAD * 1e-3 / np.sqrt(abs(np.linalg.det(axes)))
         return ndimage.gaussian_filter(image, blur_px) if blur_px > 0.2 else image
+
+
+def passed_share(
+    structure: Structure,
+    orientation: Array,
+    thickness_nm: Array,
+    *,
+    energy_keV: float,
+    aperture_mrad: float,
+) -> Array:
+    """Share of the Bragg intensity that passes the objective aperture, like `thickness_nm`.
+
+    Diffracted beams inside the aperture count: at this magnification they fall where the
+    direct beam does.
+    """
+    lam = wavelength_A(energy_keV)
+    factors = structure_factors(structure)
+    beams = beams_near_sphere(
+        factors, orientation, wavelength_A=lam, g_max_per_A=_G_MAX_PER_A, s_max_per_A=0.02
+    )
+    t = np.maximum(10 * thickness_nm, 0.0)
+    weight = importance(factors, beams, float(t.max()), energy_keV=energy_keV)
+    beams = beams.take(np.argsort(-weight, kind="stable")[:_CONTRAST_BEAMS])
+    intensity = beam_intensities(factors, beams, t, energy_keV=energy_keV, strong=_CONTRAST_BEAMS)
+    inside = np.hypot(*beams.g_per_A.T) * lam * 1e3 <= aperture_mrad
+    return np.asarray(np.clip(intensity[:, inside].sum(axis=1), 0.0, 1.0))
 
 
 @lru_cache(maxsize=64)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from sim_microscope.film import Film, make_film
 from sim_microscope.geometry import about, carry_onto_z, goniometer_angles, random_rotation
 from sim_microscope.randomness import stream
 from sim_microscope.scenario import CrystalGroup, Scenario, ScenarioError, StageSpec, Zone
@@ -24,6 +25,7 @@ Array = NDArray[np.float64]
 
 _REACH_MARGIN_DEG = 2.5
 _GAP_UM = 0.16
+_HELD_SHARE = 0.3
 _TRIES = 400
 
 
@@ -87,7 +89,7 @@ def lay_out(scenario: Scenario, seed: int) -> list[Crystal]:
             drawn = [_draw(group, structure, scenario.stage, where, rng) for _ in range(members)]
             places = _heap([d[2] for d in drawn], rng)
             reach = max(np.hypot(x, y) + d[2] for (x, y), d in zip(places, drawn, strict=True))
-            cx, cy = _free_place(scenario, reach, taken, where, rng)
+            cx, cy = _free_place(scenario, reach, taken, where, rng, seed)
             taken.append((cx, cy, reach))
             for (dx, dy), (orientation, shape, radius, thickness) in zip(
                 places, drawn, strict=True
@@ -203,12 +205,22 @@ def _heap(radii: list[float], rng: np.random.Generator) -> list[tuple[float, flo
     return places
 
 
+def _is_held(film: Film, x_um: float, y_um: float, reach_um: float) -> bool:
+    """Whether enough film lies under a crystal; where there is no film at all, anything goes."""
+    if not film.map_nm.any():
+        return True
+    angle, radius = np.linspace(0, 2 * np.pi, 12, endpoint=False), 0.7 * reach_um
+    solid = film.thickness_nm(x_um + radius * np.cos(angle), y_um + radius * np.sin(angle))
+    return bool((solid > 1.0).mean() >= _HELD_SHARE)
+
+
 def _free_place(
     scenario: Scenario,
     reach_um: float,
     taken: list[tuple[float, float, float]],
     where: str,
     rng: np.random.Generator,
+    seed: int,
 ) -> tuple[float, float]:
     specimen = scenario.specimen
     half = specimen.field_um / 2
@@ -220,9 +232,12 @@ def _free_place(
             low[axis] += specimen.bar.inset_um + _GAP_UM
         else:
             high[axis] -= specimen.bar.inset_um + _GAP_UM
+    film = make_film(specimen.film, seed)
     for _ in range(_TRIES if (high > low).all() else 0):
         x, y = rng.uniform(low, high)
-        if all(np.hypot(x - a, y - b) > reach_um + r + _GAP_UM for a, b, r in taken):
+        if _is_held(film, x, y, reach_um) and all(
+            np.hypot(x - a, y - b) > reach_um + r + _GAP_UM for a, b, r in taken
+        ):
             return float(x), float(y)
     raise ScenarioError(
         f"{where}.count: no room left for a crystal of radius {reach_um:.2f} µm in a field of "
