@@ -149,6 +149,26 @@ def test_every_true_footprint_within_the_uncertainty_is_covered(
         assert footprint.touches(away[:, 0], away[:, 1], 1e-6).all()
 
 
+def test_a_beam_shift_is_seen_foreshortened_and_reaches_further_on_the_specimen() -> None:
+    """200 nm along the column's Y is 400 nm of a specimen that is tilted by 60 degrees."""
+    caps = capabilities(position_sigma_nm=0.0, eucentric_sigma_um=0.0)
+    pose = StagePose(x_um=1.0, y_um=2.0, z_um=0, alpha_deg=60.0, beta_deg=0)
+    state = OPTICS.replace(beam_shift_nm=(100.0, 200.0))
+    footprint = footprint_of(pose, state, None, caps, Calibration())
+    assert footprint.x_um == pytest.approx(1.1)
+    assert footprint.y_um == pytest.approx(2.4)
+
+
+def test_drift_widens_the_footprint_as_time_goes_by() -> None:
+    caps = capabilities(position_sigma_nm=60.0, eucentric_sigma_um=0.0, drift_nm_per_s=0.02)
+    pose = StagePose(x_um=0, y_um=0, z_um=0, alpha_deg=0, beta_deg=0)
+    early, late = (
+        footprint_of(pose, OPTICS, None, caps, Calibration(), drifting_s=s).radius_nm
+        for s in (0.0, 4000.0)
+    )
+    assert late - early == pytest.approx(3 * (100.0 - 60.0))
+
+
 def test_a_long_scan_lies_along_the_calibrated_direction() -> None:
     """Rows are 20 times shorter than columns; nothing else widens the field."""
     caps = capabilities(position_sigma_nm=0.0, eucentric_sigma_um=0.0)

@@ -222,6 +222,26 @@ def test_an_unreadable_blanker_is_told_to_blank_whatever_fails(bench: Bench) -> 
     assert bench.state(bench.frame())[0] is ChargeState.SETTLED
 
 
+@pytest.mark.parametrize("place", ["abort", "blank"])
+def test_an_impatient_second_ctrl_c_does_not_leave_the_booking_open(
+    bench: Bench, place: str
+) -> None:
+    """The first one comes while the beam is on, the next ones while it is being taken off."""
+    presses = {"open": 1, place: 2}
+
+    def impatient(event: str) -> None:
+        if presses.get(event, 0) > 0:
+            presses[event] -= 1
+            raise KeyboardInterrupt
+
+    bench.adapter.on_event = impatient
+    with pytest.raises(KeyboardInterrupt):
+        bench.microscope.expose(bench.frame())
+    assert sum(presses.values()) == 0
+    assert bench.adapter.blanked
+    assert bench.state(bench.frame())[0] is ChargeState.SETTLED
+
+
 def test_a_stop_in_the_middle_of_an_exposure_ends_it_within_a_slice(bench: Bench) -> None:
     inner = bench.adapter.clock.sleep
 
