@@ -167,7 +167,7 @@ def pattern_per_electron(
             camera,
             energy_keV=optics.scenario.energy_keV,
             convergence_mrad=optics.now.convergence_semiangle_mrad,
-            strong_beams=120,
+            strong_beams=300,
         )
     if contents.empty_share > 0:
         reference = specimen_free(contents.empty_carbon_nm, optics)

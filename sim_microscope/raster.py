@@ -27,8 +27,6 @@ from sim_microscope.wear import Wear
 
 Array = NDArray[np.float64]
 
-_MOST_SLICES = 16
-_LEAST_SLICE_A = 20.0
 _THINNEST_NM = 2.0
 _THICKEST_NM = 250.0
 _WIDE_A = 800.0
@@ -180,9 +178,7 @@ def prepare_raster(
             probe,
             detector,
             seed=seed + zlib.crc32(crystal.id.encode()) % 100_000,
-            accuracy=ScanAccuracy(
-                slice_thickness_A=max(_LEAST_SLICE_A, 10 * thick / _MOST_SLICES), batch=BATCH
-            ),
+            accuracy=ScanAccuracy(batch=BATCH),
         )
     nothing = ScanSpecimen(
         load_structure("SrTiO3"), np.eye(3), 0.1, missing_cells=1.0, carbon_nm=carbon

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: see controller.cli.main
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings

@@ -6,11 +6,15 @@ Modules of the verbs are imported when a verb runs, so that ``--help`` is instan
 from __future__ import annotations
 
 import logging
+import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+# Small matrices by the thousand: BLAS threads that wait for each other cost more than they bring.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 app = typer.Typer(
     name="lodestem",
