@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -50,7 +51,11 @@ def reconstruct_file(
         raise OutputError(
             f"{out} already holds a reconstruction, which was not touched; choose another --out"
         )
-    result = reconstruct(open_4d(path), params, rng_seed=rng_seed, progress=progress)
+    dataset = open_4d(path)
+    if params is not None and params.nominal_defocus_A is not None:
+        header = dataset.header.model_copy(update={"defocus_A": params.nominal_defocus_A})
+        dataset = replace(dataset, header=header)
+    result = reconstruct(dataset, params, rng_seed=rng_seed, progress=progress)
     return write_outputs(result, out)
 
 

@@ -15,7 +15,7 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 Refinable = Literal[
     "defocus_A", "C12a_A", "C12b_A", "rotation_deg", "tilt_row_mrad", "tilt_col_mrad",
-    "scale", "stretch", "shear", "thickness_A",
+    "scale", "stretch", "shear", "drift_along", "drift_across", "thickness_A",
 ]  # fmt: skip
 
 
@@ -44,6 +44,9 @@ class ReconstructionParams(BaseModel):
     slice_thickness_A: Positive = 60.0
     """Slabs at most this thick are used where ``n_slices`` is not given."""
 
+    nominal_defocus_A: Finite | None = None
+    """Nominal defocus at the specimen, where the file's header holds only what the lens was set to
+    and the specimen was not at eucentric height."""
     search_defocus_A: Positive = 1200.0
     """How far from nominal the defocus is looked for."""
     search_rotation_deg: Annotated[float, Field(gt=0, le=90)] = 90.0

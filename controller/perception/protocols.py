@@ -124,5 +124,11 @@ class ReconstructionReading:
 class Reconstructor(Protocol):
     """Scan file in, phase image and its quality out."""
 
-    def reconstruct(self, scan_path: Path, out_dir: Path) -> ReconstructionReading:
-        """Reconstruct into `out_dir`; never raises on bad data, says so instead."""
+    def reconstruct(
+        self, scan_path: Path, out_dir: Path, *, expected_defocus_nm: float
+    ) -> ReconstructionReading:
+        """Reconstruct into `out_dir`; never raises on bad data, says so instead.
+
+        `expected_defocus_nm` is the defocus at the specimen, which the file does not know: it
+        holds the setting of the lens.
+        """

@@ -28,13 +28,16 @@ class PtychographyReconstructor:
         self._seed = seed
         self._max_passes = max_passes
 
-    def reconstruct(self, scan_path: Path, out_dir: Path) -> ReconstructionReading:
+    def reconstruct(
+        self, scan_path: Path, out_dir: Path, *, expected_defocus_nm: float
+    ) -> ReconstructionReading:
         """Reconstruct into `out_dir`; data that cannot be reconstructed give the reason."""
         from recon.errors import ReconError
         from recon.output import reconstruct_file
         from recon.params import ReconstructionParams
 
         given: dict[str, Any] = {
+            "nominal_defocus_A": 10 * expected_defocus_nm,
             "search_defocus_A": SEARCH_DEFOCUS_A,
             "search_rotation_deg": SEARCH_ROTATION_DEG,
         }

@@ -142,6 +142,8 @@ class TrackingPlan(Frozen):
     frame_s: Positive = 0.5
     recentre_above_nm: Positive = 60.0
     lost_below_correlation: Annotated[float, Field(ge=0, le=1)] = 0.25
+    search_nm: Positive = 450.0
+    """How far from the expected place the crystal is looked for; a like one may lie beyond."""
 
     @property
     def fluence_e_per_A2(self) -> float:
@@ -156,7 +158,7 @@ class HeightPlan(Frozen):
     """To both sides; 1 um of height shows as 2 tan(tilt) um of shift."""
     move_above_um: Positive = 0.3
     """A larger offset is taken out by the stage and measured again; a smaller one by the lens."""
-    sigma_below_um: Positive = 0.1
+    sigma_below_um: Positive = 0.05
     """A height known worse than this is measured again: the specimen drifted or jumped."""
     max_attempts: Annotated[int, Field(ge=1, le=5)] = 3
 

@@ -127,14 +127,13 @@ def _look(target: Target, rig: Rig) -> Located:
     expected = view.pixel(target.x_um, target.y_um)
     half_px = TEMPLATE_FACTOR * max(target.pick.diameter_nm / 2, target.pick.radius_nm)
     half_px = min(half_px, 600.0) / view.pixel_size_nm
-    edge_px = min(view.shape) / 2 - half_px
     shift = locate_template(
         template,
         at_px,
         half_px,
         frame.electrons(),
         expected,
-        search_px=max(edge_px, 20.0),
+        search_px=tracking.search_nm / view.pixel_size_nm,
     )
     found = shift.correlation >= tracking.lost_below_correlation
     x_um, y_um = view.specimen_um(expected[0] + shift.dx_px, expected[1] + shift.dy_px)

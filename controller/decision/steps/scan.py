@@ -62,7 +62,9 @@ def reconstruct(action: Reconstruct, rig: Rig) -> None:
     """Reconstruct the scan; the run waits for it in virtual time as it would in real time."""
     folder = f"reconstructions/{action.target}"
     reading = rig.eyes.reconstructor.reconstruct(
-        rig.run_dir / action.scan_path, rig.run_dir / folder
+        rig.run_dir / action.scan_path,
+        rig.run_dir / folder,
+        expected_defocus_nm=rig.plan.scan.defocus_nm,
     )
     rig.microscope.clock.sleep(
         rig.plan.reconstruction.modelled_time_s if rig.microscope.capabilities.simulated else 0.0
