@@ -106,8 +106,7 @@ def intensities(
     q = (model.potential[beams.weak] / model.wavenumber) ** 2
     weak = np.empty((len(q), len(THICKNESSES_A)))
     if len(q):
-        for k, thickness in enumerate(THICKNESSES_A):
-            weak[:, k] = two_beam(s[m:], q, thickness, THICKNESS_SPREAD)
+        _fill_two_beam(s[m:], q, THICKNESSES_A, weak)
     return np.concatenate([strong, weak]), gx, gy
 
 
@@ -117,6 +116,12 @@ def _thickness_average() -> Array:
     width = np.maximum(THICKNESS_SPREAD * THICKNESSES_A, 5.0)
     weight = np.exp(-0.5 * ((_FINE_A[:, None] - THICKNESSES_A[None]) / width[None]) ** 2)
     return np.asarray(weight / weight.sum(0), dtype=float)
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _fill_two_beam(s: Array, coupling: Array, thicknesses: Array, out: Array) -> None:
+    for k in range(thicknesses.shape[0]):
+        out[:, k] = two_beam(s, coupling, thicknesses[k], THICKNESS_SPREAD)
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]

@@ -28,6 +28,7 @@ _FEWEST_ELECTRONS = 150.0
 _LEAST_GAIN = 12.0
 _LEAST_GAP = 5.0
 _LEAST_EXPLAINED = 0.55
+_LEAST_QUALITY = 0.3
 _RIVAL_MRAD = 5.0
 
 
@@ -132,7 +133,8 @@ def _structure_known(task: Task) -> TiltEstimate:
     ]
     gap = pose.log_gain - max((e.summit.pose.log_gain for e in rivals), default=0.0)
     theta = float(np.hypot(*best.tilt_mrad)) * 1e-3
-    reason = _doubt(pose.log_gain, gap, explained, theta)
+    quality = pose.log_gain / max(summit.attainable, 1.0)
+    reason = _doubt(pose.log_gain, gap, explained, quality) or _too_far(theta)
     found = np.stack([task.spots.x_px, task.spots.y_px], 1)
     dark = (summit.expected < 1.0) & (summit.counted < 3.0)
     return replace(
@@ -155,12 +157,12 @@ def _structure_known(task: Task) -> TiltEstimate:
         orientation=best.orientation,
         explained_fraction=explained,
         log_gain=pose.log_gain,
-        fit_quality=pose.log_gain / max(summit.attainable, 1.0),
+        fit_quality=quality,
         formal_sigma_mrad=1e3 * formal_radius(summit.covariance),
     )
 
 
-def _doubt(gain: float, gap: float, explained: float, theta: float) -> str:
+def _doubt(gain: float, gap: float, explained: float, quality: float) -> str:
     """Why the best explanation is not to be acted on; empty if it is."""
     if gain < _LEAST_GAIN:
         return (
@@ -178,6 +180,16 @@ def _doubt(gain: float, gap: float, explained: float, theta: float) -> str:
             f"another orientation explains the pattern nearly as well (gap {gap:.1f} in "
             f"log-likelihood, needed {_LEAST_GAP:.0f}); more electrons would tell"
         )
+    if quality < _LEAST_QUALITY:
+        return (
+            f"the best orientation reaches {100 * quality:.0f} % of what a true one would "
+            f"(needed {100 * _LEAST_QUALITY:.0f} %): another structure, a second or bent crystal, "
+            f"or a centre that was not found"
+        )
+    return ""
+
+
+def _too_far(theta: float) -> str:
     if theta > np.deg2rad(REACH_DEG + 1.0):
         return f"the nearest zone of the family is {np.rad2deg(theta):.1f} deg away"
     return ""

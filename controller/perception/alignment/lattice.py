@@ -108,7 +108,7 @@ def _candidate_bases(points: Array) -> list[Array]:
     length = length[length > 3.0]
     vectors: list[Array] = []
     votes: list[int] = []
-    for k in np.argsort(length, kind="stable")[:400]:
+    for k in np.argsort(length, kind="stable")[:250]:
         for n, v in enumerate(vectors):
             if np.hypot(*(v / max(votes[n], 1) - d[k])) < 1.5:
                 vectors[n] = v + d[k]

@@ -94,7 +94,7 @@ def laue_posterior(
         Largest tilt considered.
     """
     limit = np.tan(np.deg2rad(reach_deg))
-    axis = np.linspace(-limit, limit, 51)
+    axis = np.linspace(-limit, limit, 45)
     px, py = (v.ravel() for v in np.meshgrid(axis, axis, indexing="xy"))
     inside = np.hypot(px, py) <= limit
     coarse = np.stack([px[inside], py[inside]], 1)
@@ -104,7 +104,7 @@ def laue_posterior(
     best = modes[0]
     centre = coarse[best]
     for _ in range(4):
-        fine_axis = np.linspace(-3 * step, 3 * step, 15)
+        fine_axis = np.linspace(-3 * step, 3 * step, 13)
         fx, fy = (v.ravel() for v in np.meshgrid(fine_axis, fine_axis))
         fine = centre + np.stack([fx, fy], 1)
         fine_log, fine_thick = _log_posterior(fine, pairs_g, counts, seen, wavenumber)

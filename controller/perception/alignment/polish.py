@@ -70,7 +70,7 @@ class Scene:
 
 
 def near_sphere(
-    scene: Scene, orientation: Array, margin_deg: float, most: int = 500
+    scene: Scene, orientation: Array, margin_deg: float, most: int = 300
 ) -> NDArray[np.intp]:
     """Reflections that can light up within a margin of the orientation, the strongest of them."""
     _, _, s = excitation(scene.g, orientation, scene.wavenumber)
@@ -168,11 +168,16 @@ def register(
             np.array(scene.spots.centre_px) - centre,
         )
         centre = centre + move[:2]
-        scale = scale / (1.0 + move[2])
+        scale = float(np.clip(scale / (1.0 + move[2]), *_scale_limits(scene)))
         turn = rotation_from_vector(np.array([0.0, 0.0, move[3]]))
         gx, gy = turn[0, 0] * gx + turn[0, 1] * gy, turn[1, 0] * gx + turn[1, 1] * gy
         pose = pose.rotated(np.array([0.0, 0.0, move[3]]))
     return replace(pose, centre_px=(float(centre[0]), float(centre[1])), inv_A_per_px=float(scale))
+
+
+def _scale_limits(scene: Scene) -> tuple[float, float]:
+    """A camera constant good to 3 % cannot be off by 5: such fits sit on the wrong lattice."""
+    return 0.96 * scene.inv_A_per_px, 1.04 * scene.inv_A_per_px
 
 
 def _similarity(
@@ -295,11 +300,11 @@ def _climb_kernel(  # noqa: PLR0913
     )  # fmt: skip
     current = orientation.copy()
     moves = 0
-    for _ in range(5):
+    for _ in range(4):
         moved = False
         winner = current
-        for k in range(8):
-            ax, ay = step * np.cos(k * np.pi / 4), step * np.sin(k * np.pi / 4)
+        for k in range(6):
+            ax, ay = step * np.cos(k * np.pi / 3), step * np.sin(k * np.pi / 3)
             angle = np.sqrt(ax * ax + ay * ay)
             x, y = ax / angle, ay / angle
             c, d = np.cos(angle), np.sin(angle)

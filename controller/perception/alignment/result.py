@@ -99,7 +99,8 @@ class TiltEstimate:
         names = (
             "tilt_x_mrad", "tilt_y_mrad", "sigma_mrad", "centre_x_px", "centre_y_px",
             "inv_A_per_px", "in_plane_rotation_deg", "misorientation_deg", "circle_radius_inv_A",
-            "thickness_nm", "explained_fraction", "log_gain", "fit_quality", "formal_sigma_mrad", "electrons_used", "elapsed_ms",
+            "thickness_nm", "explained_fraction", "log_gain", "fit_quality",
+            "formal_sigma_mrad", "electrons_used", "elapsed_ms",
         )  # fmt: skip
         record: dict[str, Any] = {n: _finite(float(getattr(self, n))) for n in names}
         record["answered"] = self.answered

@@ -38,6 +38,8 @@ class Spots:
     """Index of the direct beam, or None where it is hidden or not to be told."""
     centre_px: tuple[float, float]
     """(x, y): the direct beam, or the best guess behind a beam stop."""
+    rivals: tuple[int, ...] = ()
+    """Other spots bright enough to be the direct beam, likeliest first."""
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -73,7 +75,8 @@ def find_spots(
     background = radial_background(pattern, centre, masked)
     x, y, counts = (np.empty(0),) * 3
     direct: int | None = None
-    for _ in range(3):
+    rivals: tuple[int, ...] = ()
+    for last in (False, False, True):
         x, y, counts = _detect(pattern, background, sigma)
         if len(x) == 0:
             break
@@ -82,10 +85,13 @@ def find_spots(
         if centre_px is not None:
             direct = _spot_at(x, y, centre_px)
         elif not beam_stop:
-            direct = _direct_beam(pattern, masked, x, y, counts)
+            direct = int(counts.argmax())
+            if last:
+                ranked = _direct_beam(pattern, masked, x, y, counts)
+                direct, rivals = ranked[0], tuple(ranked[1:])
             centre = (float(x[direct]), float(y[direct]))
         background = radial_background(pattern, centre, masked)
-    return Spots(x, y, counts, sigma, background, direct, centre)
+    return Spots(x, y, counts, sigma, background, direct, centre, rivals)
 
 
 def _first_centre(pattern: Pattern, beam_stop: bool) -> tuple[float, float]:
@@ -162,16 +168,16 @@ def _spot_at(x: Array, y: Array, centre: tuple[float, float]) -> int | None:
     return nearest if distance[nearest] < 3 else None
 
 
-def _direct_beam(pattern: Pattern, masked: Mask, x: Array, y: Array, counts: Array) -> int:
-    """The bright spot about which the diffuse halo is round.
+def _direct_beam(pattern: Pattern, masked: Mask, x: Array, y: Array, counts: Array) -> list[int]:
+    """Bright spots, the one about which the diffuse halo is round first.
 
     In a thick crystal the direct beam is often not the brightest spot.  Candidates are ranked by
     the Poisson likelihood of the pixels between the spots under a background that is radial
     about them, by brightness, and weakly by nearness to the middle of the frame.
     """
-    candidates = np.flatnonzero(counts >= 0.08 * counts.max())[:6]
+    candidates = np.flatnonzero(counts >= 0.1 * counts.max())[:5]
     if len(candidates) == 1:
-        return int(candidates[0])
+        return [int(candidates[0])]
     use = pattern.good & ~masked
     n = pattern.counts[use]
     middle = (0.5 * (pattern.shape[1] - 1), 0.5 * (pattern.shape[0] - 1))
@@ -182,7 +188,7 @@ def _direct_beam(pattern: Pattern, masked: Mask, x: Array, y: Array, counts: Arr
         likelihood = float((n * np.log(b) - b).sum())
         off = np.hypot(x[i] - middle[0], y[i] - middle[1]) / allowed
         scores.append(likelihood + 4.0 * np.log(counts[i]) - 0.5 * off**2)
-    return int(candidates[int(np.argmax(scores))])
+    return [int(candidates[k]) for k in np.argsort(scores)[::-1]]
 
 
 def _spot_sigma(pattern: Pattern, background: Array, x: Array, y: Array, counts: Array) -> float:
@@ -207,6 +213,11 @@ def _spot_sigma(pattern: Pattern, background: Array, x: Array, y: Array, counts:
     share = min(inner / outer, 0.995)
     sigma2 = 1.5**2 / (-2.0 * np.log(1.0 - share))
     return float(np.clip(np.sqrt(sigma2), 0.4, 3.5))
+
+
+def spot_mask(shape: tuple[int, int], spots: Spots) -> Mask:
+    """Pixels that belong to found spots, (row, col)."""
+    return _disks(shape, spots.x_px, spots.y_px, 3.0 * spots.sigma_px + 1.0)
 
 
 def _disks(shape: tuple[int, int], x: Array, y: Array, radius: float) -> Mask:

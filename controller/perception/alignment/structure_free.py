@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 
 LARGEST_TILT_DEG = 6.0
 """Beyond this one pattern shows too short an arc for its radius to be told."""
-_MOST_PAIRS = 350
+_MOST_PAIRS = 220
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.perception.alignment.apertures import make_plate
+from controller.perception.alignment.background import radial_background
 from controller.perception.alignment.bloch import BlochModel
 from controller.perception.alignment.dynamical import Summit, approach, scout, summit
 from controller.perception.alignment.geometry import TiltVector
@@ -26,12 +27,12 @@ from controller.perception.alignment.polish import (
 )
 from controller.perception.alignment.result import TiltPrior
 from controller.perception.alignment.search import (
-    TemplateLibrary,
+    Candidate,
     polar_image,
     search,
     template_libraries,
 )
-from controller.perception.alignment.spots import Spots
+from controller.perception.alignment.spots import Spots, spot_mask
 from controller.perception.alignment.structure import CrystalStructure
 from controller.perception.alignment.structure_factors import reflections, structure_factors
 from controller.perception.alignment.structure_free import fit_structure_free
@@ -45,6 +46,8 @@ _SCALES = (0.98, 1.0, 1.02)
 _APPROACH_BEAMS = 140
 _BEAMS = 240
 _CIRCLE_WORKS_MRAD = 45.0
+_CENTRE_RIVAL = 0.7
+"""Coarse score, relative to the best, from which another centre is climbed too."""
 _COUPLING_REACH_INV_A = 2.2
 _MOST_REFLECTIONS = 60000
 _SMALL_CELL_A3 = 500.0
@@ -89,44 +92,63 @@ def fit_structure(task: Task) -> StructureFit:
         task.structure, task.zone_uvw, round(wavenumber_inv_A(task.energy_keV), 3), g_max,
         REACH_DEG, _grid_step_deg(task.structure),
     )  # fmt: skip
-    best: StructureFit | None = None
-    for centre, sigma in _centres(task):
-        scene = _scene(task, g_max, centre, sigma)
-        fit = _fit_at(task, scene, libraries, g_max, centre)
-        if best is None or _top(fit) > _top(best):
-            best = fit
-    if best is None:
-        return StructureFit((), _scene(task, g_max, task.spots.centre_px, 1.0))
-    return best
+    most = 90 if _is_small(task.structure) else 30
+    tries = []
+    for task_there, sigma in _centres(task):
+        polar = polar_image(
+            task_there.pattern, task_there.spots, task_there.spots.centre_px,
+            int(g_max / task.inv_A_per_px) + 3,
+        )  # fmt: skip
+        found = search(polar, libraries, task.inv_A_per_px, _SCALES, most)
+        tries.append((found[0].score if found else 0.0, task_there, sigma, found))
+    ranked = sorted(range(len(tries)), key=lambda k: -tries[k][0])
+    likely = [k for k in ranked if tries[k][0] > _CENTRE_RIVAL * tries[ranked[0]][0]][:2]
+    if task.spots.direct is not None and 0 not in likely:
+        likely.append(0)
+    starts = []
+    for k in likely:
+        _, there, sigma, found = tries[k]
+        scene = _scene(there, g_max, sigma)
+        poses = _polished(there, scene, found)
+        if poses:
+            starts.append((there, scene, poses))
+    starts.sort(key=lambda s: -s[2][0].log_gain)
+    model = _bloch_model(task, g_max)
+    # two-beam gains cannot decide between centres in a thick crystal: climb what is near
+    fits = [
+        _climbed(there, scene, poses, model)
+        for there, scene, poses in starts
+        if poses[0].log_gain > 0.5 * starts[0][2][0].log_gain
+    ]
+    if not fits:
+        return StructureFit((), _scene(task, g_max, 1.0))
+    return max(fits, key=_merit)
 
 
-def _top(fit: StructureFit) -> float:
-    return fit.explanations[0].summit.pose.log_gain if fit.explanations else -np.inf
+def _merit(fit: StructureFit) -> float:
+    """Gain times the part of the attainable: centres hide different pixels, gains alone mislead."""
+    best = fit.explanations[0].summit
+    return best.pose.log_gain * best.pose.log_gain / max(best.attainable, 1.0)
 
 
-def _fit_at(
-    task: Task,
-    scene: Scene,
-    libraries: tuple[TemplateLibrary, ...],
-    g_max: float,
-    centre: tuple[float, float],
-) -> StructureFit:
-    n_radii = int(g_max / task.inv_A_per_px) + 3
-    polar = polar_image(task.pattern, task.spots, centre, n_radii)
-    small = _is_small(task.structure)
-    candidates = search(polar, libraries, task.inv_A_per_px, _SCALES, 90 if small else 30)
+def _polished(task: Task, scene: Scene, candidates: list[Candidate]) -> list[Pose]:
+    """The best two-beam poses about one centre."""
+    centre = task.spots.centre_px
     poses = [
         Pose(c.zone, c.orientation, centre, task.inv_A_per_px * c.scale, 400.0, 0.0)
         for c in candidates
     ]
-    poses = _expected(task, poses)
-    model = _bloch_model(task, g_max)
-    if small:
-        registered = polish(scene, poses, (24, 16, 12))
-        swept = _expected(task, sweep(scene, registered, REACH_DEG, 40))
-        poses = distinct([scout(scene, model, p) for p in registered + swept], 6, 0.25)
+    keep = (24, 16, 12) if _is_small(task.structure) else (10, 6, 4)
+    return polish(scene, _expected(task, poses), keep)
+
+
+def _climbed(task: Task, scene: Scene, poses: list[Pose], model: BlochModel) -> StructureFit:
+    """Bloch-wave summits of the best poses, best first, and the rest as they are."""
+    if _is_small(task.structure):
+        swept = _expected(task, sweep(scene, poses, REACH_DEG, 30))
+        swept = [p for p in swept if p.log_gain > 0.3 * swept[0].log_gain]
+        poses = distinct([scout(scene, model, p) for p in poses + swept], 6, 0.25)
     else:
-        poses = polish(scene, poses, (10, 6, 4))
         poses = distinct([finish_kinematical(scene, p) for p in poses], 4, 0.25)
         starts = poses[:1] + [p for p in poses[1:] if _is_worth(p, poses[0])]
         starts += _circle_starts(task, starts[:1])
@@ -210,27 +232,42 @@ def _grid_step_deg(structure: CrystalStructure) -> float:
     return 0.5 if _is_small(structure) else 1.0
 
 
-def _centres(task: Task) -> list[tuple[tuple[float, float], float]]:
-    """Places of the direct beam to try, each with its uncertainty in px."""
+def _centres(task: Task) -> list[tuple[Task, float]]:
+    """The task with each place of the direct beam worth trying, and its uncertainty in px."""
     spots = task.spots
-    if spots.direct is not None:
-        return [(spots.centre_px, 0.3)]
     if task.prior is not None and task.prior.centre_px is not None:
-        return [(task.prior.centre_px, 0.5)]
+        return [(task, 0.5)]
+    if spots.direct is not None:
+        return [(task, 0.3)] + [(_moved(task, i), 0.3) for i in spots.rivals]
     lattice = fit_lattice(
         spots.x_px, spots.y_px, spots.counts, spots.centre_px, centre_is_node=False
     )
+    middle = np.array(spots.centre_px)
     if lattice is None or lattice.score < 10.0:
-        shifts = [(0.0, 0.0), (3.0, 0.0), (-3.0, 0.0), (0.0, 3.0), (0.0, -3.0)]
-        return [((spots.centre_px[0] + x, spots.centre_px[1] + y), 1.5) for x, y in shifts]
+        shifts = np.array([(0, 0), (3, 0), (-3, 0), (0, 3), (0, -3)], dtype=float)
+        return [(_centred(task, middle + shift), 1.5) for shift in shifts]
     i, j = (v.ravel() for v in np.meshgrid([0, -1, 1], [0, -1, 1]))
     nodes = np.array(lattice.origin_px) + np.stack([i, j], 1) @ lattice.basis_px
-    off = np.hypot(*(nodes - np.array(spots.centre_px)).T)
-    near = np.argsort(off)[:5]
-    return [((float(nodes[k, 0]), float(nodes[k, 1])), 0.6) for k in near if off[k] < 16.0]
+    off = np.linalg.norm(nodes - middle, axis=1)
+    return [(_centred(task, nodes[k]), 0.6) for k in np.argsort(off)[:5] if off[k] < 16.0]
 
 
-def _scene(task: Task, g_max: float, centre: tuple[float, float], sigma: float) -> Scene:
+def _moved(task: Task, spot: int) -> Task:
+    """The task with another spot as the direct beam."""
+    spots = task.spots
+    centre = (float(spots.x_px[spot]), float(spots.y_px[spot]))
+    masked = spot_mask(task.pattern.shape, spots)
+    background = radial_background(task.pattern, centre, masked)
+    moved = replace(spots, direct=spot, centre_px=centre, background=background)
+    return replace(task, spots=moved)
+
+
+def _centred(task: Task, centre: Array) -> Task:
+    place = (float(centre[0]), float(centre[1]))
+    return replace(task, spots=replace(task.spots, centre_px=place))
+
+
+def _scene(task: Task, g_max: float, sigma: float) -> Scene:
     known = reflections(task.structure, g_max)
     top = np.sort(np.argsort(-known.strength, kind="stable")[:_MOST_REFLECTIONS])
     wavenumber = wavenumber_inv_A(task.energy_keV)
@@ -239,12 +276,12 @@ def _scene(task: Task, g_max: float, centre: tuple[float, float], sigma: float) 
     bragg = spots.counts if spots.direct is None else np.delete(spots.counts, spots.direct)
     longest = float(np.linalg.norm(task.structure.direct, axis=1).max())
     plate = make_plate(
-        task.pattern, spots.background, spots.sigma_px, centre,
+        task.pattern, spots.background, spots.sigma_px, spots.centre_px,
         spacing_px=1.0 / longest / task.inv_A_per_px,
     )  # fmt: skip
     return Scene(
         plate=plate,
-        spots=replace(spots, centre_px=centre),
+        spots=spots,
         wavenumber=wavenumber,
         g=known.g[top],
         length=np.linalg.norm(known.g[top], axis=1),
