@@ -29,13 +29,20 @@ class ImagingConfig:
     """Ranges over which images are drawn."""
 
     electrons_per_px: tuple[float, float] = (0.02, 100.0)
-    """Mean detected electrons per pixel, log-uniform."""
+    """Mean detected electrons per pixel, log-uniform for a skew of 1."""
+    dose_skew: float = 1.0
+    """Below 1 bright images come more often: log dose goes with u**skew, u uniform."""
     dark_field_share: float = 0.4
     incident_known_share: float = 0.5
     uneven_light: float = 0.4
     """Greatest peak-to-peak unevenness of the illumination."""
     randomise_detector: bool = True
     """False: an ideal counting detector (for ablations)."""
+
+    def draw_dose(self, rng: np.random.Generator) -> float:
+        """Mean detected electrons per pixel of one image."""
+        low, high = np.log(self.electrons_per_px)
+        return float(np.exp(low + (high - low) * rng.uniform() ** self.dose_skew))
 
 
 @dataclass(frozen=True)
@@ -114,8 +121,7 @@ def take_image(
     if mode is None:
         mode = "HAADF" if rng.random() < config.dark_field_share else "BF"
     if electrons_per_px is None:
-        low, high = config.electrons_per_px
-        electrons_per_px = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+        electrons_per_px = config.draw_dose(rng)
     signal = bright_field(rng, specimen) if mode == "BF" else dark_field(rng, specimen)
     signal = _uneven(rng, signal, config.uneven_light)
     blur = rng.uniform(0.2, 0.9) / binning

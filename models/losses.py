@@ -13,9 +13,11 @@ CLASS_WEIGHTS = (0.6, 0.5, 2.0, 1.5, 3.0, 2.0)
 """Rare and costly classes count more: a dead class must not pay."""
 
 
-def region_loss(answer: Answer, batch: Batch) -> Tensor:
+def region_loss(
+    answer: Answer, batch: Batch, class_weights: tuple[float, ...] = CLASS_WEIGHTS
+) -> Tensor:
     """Weighted cross entropy + soft Dice + thickness, distance and pick terms; a scalar."""
-    weights = torch.tensor(CLASS_WEIGHTS, device=answer.logits.device)
+    weights = torch.tensor(class_weights, device=answer.logits.device)
     classes = F.cross_entropy(answer.logits, batch.labels, weight=weights)
     thickness = F.smooth_l1_loss(answer.log_thickness, batch.log_thickness, beta=0.3)
     distance = F.smooth_l1_loss(answer.distance, batch.distance, beta=0.3)

@@ -63,8 +63,7 @@ def draw_sample(
     raw_pixel_nm = float(np.exp(rng.uniform(np.log(low), np.log(high))))
     b = binning_of(raw_pixel_nm)
     if electrons_per_px is None:
-        least, most = imaging.electrons_per_px
-        electrons_per_px = float(np.exp(rng.uniform(np.log(least), np.log(most))))
+        electrons_per_px = imaging.draw_dose(rng)
     specimen = draw_specimen(rng, scene, pixel_size_nm=raw_pixel_nm * b)
     image = take_image(rng, specimen, imaging, electrons_per_px=electrons_per_px * b * b, binning=b)
     return Sample(image, electrons_per_px, specimen.truth)

@@ -23,7 +23,7 @@ Floats = NDArray[np.float32]
 class SceneConfig:
     """Ranges over which specimens are drawn."""
 
-    shape: tuple[int, int] = (256, 256)
+    shape: tuple[int, int] = (192, 192)
     pixel_size_nm: tuple[float, float] = (3.0, 15.0)
     """Log-uniform."""
     crystal_size_nm: tuple[float, float] = (100.0, 2000.0)
@@ -34,6 +34,8 @@ class SceneConfig:
     empty_share: float = 0.06
     bar_share: float = 0.35
     dirty_share: float = 0.75
+    lumps_per_field: float = 2.5
+    """Mean number of lumps of dirt where there is dirt; exponential."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,9 @@ def draw_specimen(
         low, high = config.pixel_size_nm
         pixel_size_nm = float(np.exp(rng.uniform(np.log(low), np.log(high))))
     film_nm = draw_film(rng, (ny, nx), pixel_size_nm)
-    amount = float(rng.exponential(2.5)) if rng.random() < config.dirty_share else 0.0
+    amount = (
+        float(rng.exponential(config.lumps_per_field)) if rng.random() < config.dirty_share else 0.0
+    )
     dirt_nm = draw_contamination(rng, film_nm, pixel_size_nm, amount=amount)
     bars = np.zeros((ny, nx), bool)
     if rng.random() < config.bar_share:

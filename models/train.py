@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +18,13 @@ from torch import Tensor
 
 from models.calibration import calibrate
 from models.evaluate import Metrics, evaluate
+from models.inference import network_of
 from models.losses import region_loss
 from models.model_card import write_model_card
 from models.samples import Batch, draw_sample, make_batch
 from models.train_config import TrainConfig
 from models.unet import RegionUNet, UNetConfig
-from models.weights import Weights, save_weights
+from models.weights import Weights, load_weights, save_weights
 
 Progress = Callable[[str, int, int, float], None]
 """Called with stage, steps done, steps in all, and the running loss or metric."""
@@ -64,9 +66,7 @@ def train(config: TrainConfig, out_dir: Path, progress: Progress = _silent) -> T
     out_dir.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(config.threads)
     network, loss = fit(config, out_dir / "checkpoint.pt", progress)
-    weights = Weights(
-        network=state_arrays(network), about={"config": config.model_dump(mode="json")}
-    )
+    weights = Weights(network=state_arrays(network), about=_about(config))
     weights = calibrate(weights, config, progress)
     metrics = tuple(
         evaluate(weights, config.evaluation_scenes, seed=config.seed, progress=progress)
@@ -75,6 +75,14 @@ def train(config: TrainConfig, out_dir: Path, progress: Progress = _silent) -> T
     save_weights(path, weights)
     card = write_model_card(out_dir / "regions.json", path, metrics)
     return TrainResult(path, card, metrics, config.steps, loss)
+
+
+def _about(config: TrainConfig) -> dict[str, Any]:
+    """Configuration for the weights file; the earlier run by its hash, not by its place."""
+    about: dict[str, Any] = {"config": config.model_dump(mode="json", exclude={"start_from"})}
+    if config.start_from is not None:
+        about["started_from_sha256"] = load_weights(config.start_from).sha256
+    return about
 
 
 def fit(
@@ -89,6 +97,8 @@ def fit(
     device = _device(config)
     torch.manual_seed(config.seed)
     network = RegionUNet(UNetConfig(features=config.features)).to(device)
+    if config.start_from is not None:
+        network.load_state_dict(network_of(load_weights(config.start_from)).state_dict())
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = {k: v.detach().clone() for k, v in network.state_dict().items()}
     optimiser = torch.optim.AdamW(
@@ -99,7 +109,7 @@ def fit(
         batch = _to(device, draw_batch(config, step))
         for group in optimiser.param_groups:
             group["lr"] = _learning_rate(config, step)
-        running_now = _step(network, optimiser, batch, config.precision)
+        running_now = _step(network, optimiser, batch, config)
         running = running_now if step == 0 else 0.98 * running + 0.02 * running_now
         _average(average, network, min(config.average, (1 + step) / (10 + step)))
         progress("train", step + 1, config.steps, running)
@@ -132,13 +142,13 @@ def state_arrays(network: RegionUNet) -> dict[str, NDArray[np.float32]]:
 
 
 def _step(
-    network: RegionUNet, optimiser: torch.optim.Optimizer, batch: Batch, precision: str
+    network: RegionUNet, optimiser: torch.optim.Optimizer, batch: Batch, config: TrainConfig
 ) -> float:
     network.train()
     kind = batch.channels.device.type
-    with torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16"):
+    with torch.autocast(kind, torch.bfloat16, enabled=config.precision == "bfloat16"):
         answer = network(batch.channels.contiguous(memory_format=torch.channels_last))
-    loss = region_loss(answer, batch)
+    loss = region_loss(answer, batch, config.class_weights)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)

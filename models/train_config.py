@@ -8,7 +8,9 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from models.classes import CLASS_NAMES
 from models.imaging import ImagingConfig
+from models.losses import CLASS_WEIGHTS
 from models.scenes import SceneConfig
 
 
@@ -18,18 +20,22 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: Annotated[int, Field(ge=0)] = 1
-    steps: Annotated[int, Field(gt=0)] = 4000
-    batch_size: Annotated[int, Field(gt=0, le=256)] = 6
-    learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 3e-3
+    steps: Annotated[int, Field(gt=0)] = 3600
+    batch_size: Annotated[int, Field(gt=0, le=256)] = 4
+    learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 6e-3
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-3
-    warm_up_steps: Annotated[int, Field(ge=0)] = 150
+    warm_up_steps: Annotated[int, Field(ge=0)] = 100
     """Steps over which the learning rate rises."""
-    cool_down_share: Annotated[float, Field(ge=0, le=1)] = 0.3
+    cool_down_share: Annotated[float, Field(ge=0, le=1)] = 0.4
     """Share of the steps, at the end, over which it falls; constant in between."""
-    bright_start_steps: Annotated[int, Field(ge=0)] = 500
+    bright_start_steps: Annotated[int, Field(ge=0)] = 300
     """Steps at the start with doses of at least 2 electrons per pixel."""
-    average: Annotated[float, Field(ge=0, lt=1)] = 0.998
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.995
     """Decay of the running average of the weights that is shipped (0: the last weights)."""
+    class_weights: tuple[Annotated[float, Field(gt=0, le=100)], ...] = CLASS_WEIGHTS
+    """Of the cross entropy, in the order of the labels."""
+    start_from: Path | None = None
+    """Weights of an earlier run to go on from (a second stage); None: a cold start."""
     features: tuple[Annotated[int, Field(gt=0, le=512)], ...] = (24, 40, 56, 80, 80)
     scene: SceneConfig = SceneConfig()
     imaging: ImagingConfig = ImagingConfig()
@@ -49,6 +55,11 @@ class TrainConfig(BaseModel):
             raise ValueError(
                 f"scenes of {self.scene.shape} px do not fit a network of {len(self.features)} "
                 f"levels; take multiples of {stride} px and at least two levels"
+            )
+        if len(self.class_weights) != len(CLASS_NAMES):
+            raise ValueError(
+                f"class_weights has {len(self.class_weights)} numbers; one for each of "
+                f"{', '.join(CLASS_NAMES)}"
             )
         return self
 
