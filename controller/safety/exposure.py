@@ -104,9 +104,7 @@ class Exposer:
             self._open(run)
             self._close(run, None)
         except BaseException as problem:
-            _to_the_end(partial(self._close, run, problem))
-            self._tell(exposure, run.record)
-            _stamp(problem, run)
+            self._close_after(run, problem)
             if isinstance(problem, Exception):
                 self._check_blanked(run, problem)
             raise
@@ -248,6 +246,18 @@ class Exposer:
         if problem is not None:
             self._abandon_scan()
 
+    def _close_after(self, run: _Run, problem: BaseException) -> None:
+        """Close an exposure that failed; where even that fails, say what is charged."""
+        try:
+            _to_the_end(partial(self._close, run, problem))
+            self._tell(run.exposure, run.record)
+        except MicroscopeError as second:
+            run.record = self._ledger.record(run.exposure.exposure_id)
+            _stamp(second, run)
+            raise
+        finally:
+            _stamp(problem, run)
+
     def _charge(
         self, run: _Run, blank: BlankResult, closed_s: float, problem: BaseException | None
     ) -> LedgerRecord | None:
@@ -378,7 +388,8 @@ def _stamp(problem: BaseException, run: _Run) -> None:
 def _dose_state(record: LedgerRecord) -> DoseState:
     if record.state is ChargeState.RELEASED or record.charged_e_per_A2 == 0:
         return DoseState.NONE
-    return DoseState.UNKNOWN if record.state is ChargeState.UNKNOWN else DoseState.CHARGED
+    is_known = record.state is ChargeState.SETTLED
+    return DoseState.CHARGED if is_known else DoseState.UNKNOWN
 
 
 def _because(problem: BaseException | None) -> str:

@@ -531,6 +531,30 @@ def test_a_restart_turns_an_open_exposure_into_unknown_and_never_repeats_it(
         assert bench.adapter.openings == 1
 
 
+def test_a_ledger_that_cannot_be_written_any_more_keeps_the_bound_and_refuses_the_next(
+    bench: Bench,
+) -> None:
+    """The disk fills while the beam is on: blanked, charged at the bound, and nothing further."""
+    database = bench.ledger._store._db
+
+    def fill(event: str) -> None:
+        if event == "open":
+            database.execute("PRAGMA query_only=ON")
+
+    bench.adapter.on_event = fill
+    exposure = bench.frame()
+    bound = bench.microscope.forecast(exposure)
+    with pytest.raises(WriteFailedError, match="the dose ledger could not be written") as e:
+        bench.microscope.expose(exposure)
+    assert e.value.dose_state is DoseState.UNKNOWN
+    assert e.value.beam_state is BeamState.BLANKED
+    assert bench.adapter.blanked
+    assert bench.state(exposure) == (ChargeState.OPENING, pytest.approx(bound))
+    with pytest.raises(WriteFailedError):
+        bench.microscope.expose(bench.frame(2))
+    assert bench.adapter.openings == 1
+
+
 # --- the law --------------------------------------------------------------------------------
 
 
