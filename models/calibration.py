@@ -26,8 +26,8 @@ _CALIBRATION_STREAM = 1_000_000_007
 """Sets the seeds of calibration apart from those of the training steps."""
 _LOGITS_PER_SCENE = 200
 _RIDGE = 1.0
-_FAMILIAR_SHARE = 0.997
-_FAMILIAR_MARGIN = 1.15
+_FAMILIAR_SHARE = 0.99
+_FAMILIAR_MARGIN = 1.3
 _DIRECTIONS = 48
 
 
@@ -64,7 +64,10 @@ def calibrate(
     def answers(numbers: range) -> Iterator[tuple[Sample, Fields]]:
         for k in numbers:
             rng = np.random.default_rng([config.seed, _CALIBRATION_STREAM, k])
-            sample = draw_sample(rng, config.scene, config.imaging)
+            # every second field is larger than those of training, as survey images are
+            side = 1 + k % 2
+            shape = (side * config.scene.shape[0], side * config.scene.shape[1])
+            sample = draw_sample(rng, replace(config.scene, shape=shape), config.imaging)
             image = sample.image
             yield sample, run_network(network, image.electrons, acquisition_of(image))
             progress("calibrate", k + 1, total, 0.0)
@@ -105,8 +108,11 @@ def _confidence_of(looks: list[_Look], temperature: Doubles) -> Confidence:
     scale = features.std(axis=0) + 1e-6 if len(features) else np.ones(len(FEATURES))
     standard = np.clip((features - centre) / scale, -5, 5)
     signatures = np.stack([s.signature for s in looks])
-    mean, whitening = fit_familiarity(signatures)
-    distance = np.sqrt((((signatures - mean) @ whitening.T) ** 2).mean(axis=1))
+    # the limit comes from scenes that the whitening has not seen, lest it be too tight
+    kept = max(2, 2 * len(signatures) // 3)
+    mean, whitening = fit_familiarity(signatures[:kept])
+    unseen = signatures[kept:] if len(signatures) > kept else signatures
+    distance = np.sqrt((((unseen - mean) @ whitening.T) ** 2).mean(axis=1))
     return Confidence(
         temperature=temperature,
         score_centre=centre,
