@@ -25,7 +25,8 @@ def cost_e_per_A2(rig: Rig, action: Action) -> float:
         case Locate():
             planned = plan.tracking.fluence_e_per_A2
         case FindHeight():
-            planned = 2 * plan.tracking.fluence_e_per_A2
+            per_picture = plan.height.electrons_per_px / (plan.tracking.pixel_size_nm * 10) ** 2
+            planned = 3 * per_picture
         case MeasurePattern():
             planned = action.fluence_e_per_A2
         case AcquireScan():

@@ -7,8 +7,9 @@ from typing import Any
 
 from controller.perception.protocols import ReconstructionReading
 
-SEARCH_DEFOCUS_A = 700.0
-"""Three sigma of the height that the run measures."""
+SEARCH_DEFOCUS_A = 450.0
+"""Three sigma of the height that the run measures.  Not wider: in a lattice of spacing d the
+parallax repeats every d / semi-angle of defocus (100 nm for 10 A at 10 mrad)."""
 SEARCH_ROTATION_DEG = 6.0
 """The rotation of the scan against the detector is calibrated; only its error is looked for."""
 

@@ -10,7 +10,7 @@ MOVE_S = 6.0
 """A stage move with its settling, typically."""
 BYTES_PER_ELECTRON = 4
 PATTERNS_PER_TARGET = 3
-PICTURES_PER_TARGET = 8
+PICTURES_PER_TARGET = 5
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ class Budget:
                 MOVE_S + plan.tracking.frame_s, 0.6,
             ),
             Line(
+                "height picture", 3 * visits,
+                plan.height.electrons_per_px / (plan.tracking.pixel_size_nm * 10) ** 2,
+                "crystal and surroundings", MOVE_S + plan.tracking.frame_s, 0.6,
+            ),
+            Line(
                 "diffraction pattern", PATTERNS_PER_TARGET * visits,
                 plan.alignment.fine_fluence_e_per_A2, "crystal",
                 MOVE_S + plan.alignment.frame_s, 0.2,
@@ -73,6 +78,7 @@ class Budget:
         before = (
             2 * plan.survey.fluence_e_per_A2
             + PICTURES_PER_TARGET * plan.tracking.fluence_e_per_A2
+            + 3 * plan.height.electrons_per_px / (plan.tracking.pixel_size_nm * 10) ** 2
             + plan.alignment.coarse_fluence_e_per_A2
             + (PATTERNS_PER_TARGET - 1) * plan.alignment.fine_fluence_e_per_A2
         )

@@ -154,8 +154,10 @@ class TrackingPlan(Frozen):
 class HeightPlan(Frozen):
     """Eucentric height, and with it the focus, from pictures at two tilts."""
 
-    tilt_deg: Annotated[float, Field(gt=1, le=30)] = 12.0
+    tilt_deg: Annotated[float, Field(gt=1, le=30)] = 18.0
     """To both sides; 1 um of height shows as 2 tan(tilt) um of shift."""
+    electrons_per_px: Annotated[float, Field(gt=0, le=200)] = 14.0
+    """Of these pictures: their shift has to be known to a pixel."""
     move_above_um: Positive = 0.3
     """A larger offset is taken out by the stage and measured again; a smaller one by the lens."""
     sigma_below_um: Positive = 0.05

@@ -19,8 +19,8 @@ from controller.perception.tracking import locate_template, without_outliers
 from controller.perception.view import View
 from controller.record.events import HeightFound, Located
 
-SHIFT_SIGMA_UM = 0.006
-"""How well the shift between two tracking pictures is known: about a pixel."""
+SHIFT_SIGMA_UM = 0.007
+"""How well the shift between two pictures at 14 electrons per pixel is known: about a pixel."""
 TEMPLATE_FACTOR = 1.6
 """Half-width of the template in radii of the crystal: its outline is what is recognised."""
 
@@ -58,7 +58,7 @@ def find_height(action: FindHeight, belief: Belief, rig: Rig) -> None:
     for alpha_deg in (action.low_alpha_deg, action.high_alpha_deg, action.low_alpha_deg):
         achieved = rig.move(action.target, PartialPose(alpha_deg=alpha_deg)).achieved
         seen = replace(target, last_located=looks[0][1]) if looks else target
-        look = _look(seen, rig)
+        look = _look(seen, rig, rig.plan.height.electrons_per_px)
         rig.emit(look)
         if not look.found:
             rig.move(action.target, PartialPose(alpha_deg=before.alpha_deg))
@@ -100,9 +100,11 @@ def _no_height(target: str, reason: str) -> HeightFound:
     )
 
 
-def _look(target: Target, rig: Rig) -> Located:
+def _look(target: Target, rig: Rig, electrons_per_px: float | None = None) -> Located:
     """One tracking picture and where the crystal is in it."""
     tracking = rig.plan.tracking
+    if electrons_per_px is not None:
+        tracking = tracking.replace(electrons_per_px=electrons_per_px)
     scope = rig.microscope
     camera = detector_for(scope.capabilities, Mode.IMAGE)
     scope.optics.apply(
