@@ -6,6 +6,7 @@ from controller.hardware.contract import Adapter
 from controller.hardware.errors import LimitError, ModeError, UnsupportedError
 from controller.hardware.values import Mode, OpticsChange, OpticsState
 from controller.safety.blanking import BeamGuard
+from controller.safety.fluence import CURRENT_SIGMAS
 
 RELATIVE_TOLERANCE = 0.05
 ABSOLUTE_TOLERANCE = {
@@ -39,7 +40,7 @@ class GuardedOptics:
         state = self._adapter.read_optics()
         for name, asked in change.model_dump(exclude_none=True).items():
             got = getattr(state, name)
-            if not _close(name, asked, got):
+            if not _close(name, asked, got, self._relative_tolerance(name)):
                 raise ModeError(
                     f"{name} reads {_words(got)} after {_words(asked)} was asked for; the optics "
                     f"are partly changed, the beam is blanked. Read the optics, then apply the "
@@ -47,6 +48,14 @@ class GuardedOptics:
                     snapshot={"optics": state.model_dump(mode="json")},
                 )
         return state
+
+    def _relative_tolerance(self, name: str) -> float:
+        """The current is *measured*: its noise comes on top."""
+        if name != "probe_current_pA":
+            return RELATIVE_TOLERANCE
+        return (
+            RELATIVE_TOLERANCE + CURRENT_SIGMAS * self._adapter.capabilities.current_relative_sigma
+        )
 
     def _check(self, change: OpticsChange) -> None:
         capabilities = self._adapter.capabilities
@@ -71,11 +80,11 @@ class GuardedOptics:
             )
 
 
-def _close(name: str, asked: object, got: object) -> bool:
+def _close(name: str, asked: object, got: object, relative: float) -> bool:
     if isinstance(asked, tuple) and isinstance(got, tuple):
-        return all(_close(name, a, g) for a, g in zip(asked, got, strict=True))
+        return all(_close(name, a, g, relative) for a, g in zip(asked, got, strict=True))
     if isinstance(asked, float) and isinstance(got, float):
-        allowed = RELATIVE_TOLERANCE * abs(asked) + ABSOLUTE_TOLERANCE[name]
+        allowed = relative * abs(asked) + ABSOLUTE_TOLERANCE[name]
         return abs(got - asked) <= allowed
     return asked == got
 

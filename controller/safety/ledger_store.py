@@ -211,14 +211,6 @@ class LedgerStore:
         ).fetchone()
         return None if row is None else str(row[0])
 
-    def history(self, exposure_id: UUID) -> list[tuple[ChargeState, float]]:
-        """Every state a booking went through, with its charge."""
-        rows = self._db.execute(
-            "SELECT state, charged_e_per_A2 FROM states WHERE exposure_id = ? ORDER BY sequence",
-            (str(exposure_id),),
-        ).fetchall()
-        return [(ChargeState(state), charged) for state, charged in rows]
-
     def close(self) -> None:
         """Close the file and let another process have it."""
         self._db.close()

@@ -500,6 +500,18 @@ def test_the_map_and_its_csv_agree_with_readings(open_ledger: Callable, tmp_path
     assert window.extent_um == pytest.approx((0.5, 1.6, -2.5, -1.4))
 
 
+def test_the_age_of_the_map_is_that_of_its_first_booking(
+    open_ledger: Callable[..., DoseLedger],
+) -> None:
+    """A night that is taken up again has drifted since it began."""
+    ledger = open_ledger()
+    assert ledger.age_s() == 0.0
+    book(ledger, 1, 0.1)
+    ledger._clock.sleep(500)
+    book(ledger, 2, 0.1, disc(5.0, 5.0))
+    assert ledger.age_s() == pytest.approx(500)
+
+
 def test_the_peak_under_a_footprint_is_what_a_further_exposure_meets(
     open_ledger: Callable,
 ) -> None:

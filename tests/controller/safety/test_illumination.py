@@ -21,7 +21,7 @@ def optics(adapter: FakeAdapter) -> GuardedOptics:
         ({"beam_diameter_nm": 900.0}, OpticsChange(beam_diameter_nm=600.0)),
         ({"beam_shift_nm": (100.0, 0.0)}, OpticsChange(beam_shift_nm=(300.0, 0.0))),
         ({"mode": Mode.IMAGE}, OpticsChange(mode=Mode.DIFFRACTION)),
-        ({"probe_current_pA": 12.0}, OpticsChange(probe_current_pA=10.0)),
+        ({"probe_current_pA": 13.0}, OpticsChange(probe_current_pA=10.0)),
     ],
 )
 def test_a_setting_that_was_clamped_is_an_error(
@@ -54,3 +54,9 @@ def test_the_beam_is_blanked_before_lenses_change() -> None:
     adapter.open_beam()
     optics(adapter).apply(OpticsChange(defocus_nm=10.0))
     assert adapter.diary == ["open", "blank", "write_optics"]
+
+
+def test_the_noise_of_the_current_is_not_taken_for_a_wrong_setting() -> None:
+    adapter = FakeAdapter(caps=capabilities(current_relative_sigma=0.02))
+    adapter.faults.optics_clamp = {"probe_current_pA": 10.8}
+    assert optics(adapter).apply(OpticsChange(probe_current_pA=10.0)).probe_current_pA == 10.8
