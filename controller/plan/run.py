@@ -173,8 +173,9 @@ class ScanPlan(Frozen):
     fluence_e_per_A2: Annotated[float, Field(gt=0, le=1e6)] = 120.0
     dwell_s: Annotated[float, Field(gt=0, le=1)] = 1e-3
     convergence_semiangle_mrad: Annotated[float, Field(gt=0, le=60)] = 10.0
-    defocus_nm: Annotated[float, Field(ge=-2000, le=2000, allow_inf_nan=False)] = 20.0
-    """At the crystal: its measured height is taken into account."""
+    defocus_nm: Annotated[float, Field(ge=-2000, le=2000, allow_inf_nan=False)] = 55.0
+    """At the crystal: its measured height is taken into account.  Far enough from zero that an
+    error of the height does not turn its sign."""
     detector_sampling_mrad: Annotated[float, Field(gt=0, le=10)] = 0.75
 
     @property
