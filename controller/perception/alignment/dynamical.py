@@ -125,7 +125,7 @@ class _Hill:
         self.seen: dict[tuple[int, int], tuple[float, int]] = {}
         self.thickness = -1
         self.top = -np.inf
-        self.grid = 2.0e-4
+        self.grid = 5.0e-5
 
     def gain(self, offset: Array) -> tuple[float, float]:
         """Profile log-likelihood gain and thickness at an offset."""
@@ -186,16 +186,17 @@ class _Hill:
 
     def summit(self, centre: Array) -> tuple[Array, Array, float, float]:
         """Vertex, covariance, gain and thickness from a quadratic through the top."""
-        step = 6e-4
+        wanted = 6e-4
         for _ in range(4):
+            step = wanted
             ring = [(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1)]
             offsets = step * np.array(ring, dtype=float)
             values = np.array([self.gain(centre + o)[0] for o in offsets])
             drop = values[0] - np.sort(values[1:])[4]
-            if drop > 6.0 and step > 2.5e-4:
-                step *= 0.5
-            elif drop < 0.5 and step < 3e-3:
-                step *= 2.0
+            if drop > 8.0 and step > 2.5e-4:
+                wanted = 0.5 * step
+            elif drop < 1.0 and step < 3e-3:
+                wanted = 2.0 * step
             else:
                 break
         x, y = offsets.T / step

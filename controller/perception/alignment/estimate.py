@@ -164,23 +164,23 @@ def _structure_known(task: Task) -> TiltEstimate:
 
 def _doubt(gain: float, gap: float, explained: float, quality: float) -> str:
     """Why the best explanation is not to be acted on; empty if it is."""
-    if gain < _LEAST_GAIN:
+    if not gain >= _LEAST_GAIN:
         return (
             f"the best orientation gains only {gain:.0f} in log-likelihood over no crystal at all "
             f"(needed {_LEAST_GAIN:.0f}): too few electrons, no crystal, or another structure"
         )
-    if explained < _LEAST_EXPLAINED:
+    if not explained >= _LEAST_EXPLAINED:
         return (
             f"the best orientation explains {100 * explained:.0f} % of the spots "
             f"(needed {100 * _LEAST_EXPLAINED:.0f} %): another structure, a second crystal, or a "
             f"tilt beyond {REACH_DEG:.0f} deg"
         )
-    if gap < _LEAST_GAP:
+    if not gap >= _LEAST_GAP:
         return (
             f"another orientation explains the pattern nearly as well (gap {gap:.1f} in "
             f"log-likelihood, needed {_LEAST_GAP:.0f}); more electrons would tell"
         )
-    if quality < _LEAST_QUALITY:
+    if not quality >= _LEAST_QUALITY:
         return (
             f"the best orientation reaches {100 * quality:.0f} % of what a true one would "
             f"(needed {100 * _LEAST_QUALITY:.0f} %): another structure, a second or bent crystal, "

@@ -53,15 +53,9 @@ def draw_overlay(
     axes.imshow(shown, cmap="gray", vmin=0, vmax=top, interpolation="nearest")
     marks = estimate.marks
     axes.scatter(
-        marks.empty_px[:, 0],
-        marks.empty_px[:, 1],
-        s=9,
-        marker=".",
-        color=_EMPTY,
-        alpha=0.5,
-        lw=0,
-        label="empty",
-    )
+        marks.empty_px[:, 0], marks.empty_px[:, 1], s=16, marker="o", facecolors="none",
+        edgecolors=_EMPTY, lw=0.5, alpha=0.55, label="empty",
+    )  # fmt: skip
     axes.scatter(
         marks.used_px[:, 0],
         marks.used_px[:, 1],

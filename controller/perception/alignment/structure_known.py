@@ -10,15 +10,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.perception.alignment.apertures import make_plate
+from controller.perception.alignment.apertures import make_plate, read_apertures
 from controller.perception.alignment.background import radial_background
 from controller.perception.alignment.bloch import BlochModel
 from controller.perception.alignment.dynamical import Summit, approach, scout, summit
 from controller.perception.alignment.geometry import TiltVector
 from controller.perception.alignment.lattice import fit_lattice
+from controller.perception.alignment.likelihood import gain, null_likelihood
 from controller.perception.alignment.optics import relativistic_factor, wavenumber_inv_A
 from controller.perception.alignment.pattern import Pattern
 from controller.perception.alignment.polish import (
+    KINEMATICAL_MODEL_ERROR,
     Pose,
     Scene,
     distinct,
@@ -46,6 +48,8 @@ _SCALES = (0.98, 1.0, 1.02)
 _APPROACH_BEAMS = 140
 _BEAMS = 240
 _CIRCLE_WORKS_MRAD = 45.0
+_HOPELESS = 0.2
+"""Two-beam gain, relative to that of the found spots, below which no better physics helps."""
 _CENTRE_RIVAL = 0.7
 """Coarse score, relative to the best, from which another centre is climbed too."""
 _COUPLING_REACH_INV_A = 2.2
@@ -113,6 +117,9 @@ def fit_structure(task: Task) -> StructureFit:
         if poses:
             starts.append((there, scene, poses))
     starts.sort(key=lambda s: -s[2][0].log_gain)
+    if starts and starts[0][2][0].log_gain < _HOPELESS * _spot_gain(starts[0][1]):
+        hopeless = [_explain(task.structure, _unclimbed(p)) for p in starts[0][2]]
+        return StructureFit(tuple(hopeless), starts[0][1])
     model = _bloch_model(task, g_max)
     # two-beam gains cannot decide between centres in a thick crystal: climb what is near
     fits = [
@@ -123,6 +130,18 @@ def fit_structure(task: Task) -> StructureFit:
     if not fits:
         return StructureFit((), _scene(task, g_max, 1.0))
     return max(fits, key=_merit)
+
+
+def _spot_gain(scene: Scene) -> float:
+    """Gain of a model that predicted exactly the spots that were found."""
+    spots, plate = scene.spots, scene.plate
+    n, b, _ = read_apertures(
+        spots.x_px, spots.y_px, plate.counts, plate.background, plate.good, plate.offsets,
+        plate.fractions,
+    )  # fmt: skip
+    unknown, null = null_likelihood(n, b, scene.brightest)
+    perfect = np.maximum(n - b, 0.0)
+    return float(gain(n, b, perfect, unknown, null, KINEMATICAL_MODEL_ERROR))
 
 
 def _merit(fit: StructureFit) -> float:
