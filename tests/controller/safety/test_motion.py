@@ -68,6 +68,13 @@ def test_a_stage_that_says_idle_too_early_is_waited_for(bench: Bench) -> None:
     assert abs(result.residual[Axis.ALPHA]) <= SETTLE.tolerance_deg
 
 
+def test_a_stage_that_is_near_but_still_moves_is_waited_for(bench: Bench) -> None:
+    bench.adapter.faults.slow_factor = 1000
+    result = bench.move(x_um=0.45)
+    assert abs(result.residual[Axis.X]) < 0.01
+    assert not bench.adapter.axis_state(Axis.X).moving
+
+
 def test_a_move_that_ends_short_reports_its_residual(bench: Bench) -> None:
     bench.adapter.faults.offset = {Axis.X: -2.0}
     with pytest.raises(NotReachedError, match=r"x_um stands idle at 48, 2 from its target 50") as e:
