@@ -114,3 +114,47 @@ class TrueDose:
                     axis[columns][None, :], axis[rows][:, None]
                 )
         return np.asarray(total.reshape(count, fine, count, fine).mean(axis=(1, 3)))
+
+    def peak_map(self, half_um: float, cell_um: float = 0.1) -> Array:
+        """Largest fluence of each exposure inside each cell, added up over the exposures.
+
+        A scan of some nanometres falls between the samples of any grid over the whole field, so
+        every deposit is also looked at in its middle and near its corners.  (row = y, col = x)
+        over [-half, half].
+        """
+        fine = 3
+        count = round(2 * half_um / cell_um)
+        axis = (np.arange(count * fine) + 0.5) * cell_um / fine - half_um
+        total = np.zeros((count, count))
+        exposures: dict[int, list[Deposit]] = {}
+        for deposit in self.deposits:
+            exposures.setdefault(deposit.exposure, []).append(deposit)
+        for deposits in exposures.values():
+            x, y = _samples(deposits, axis)
+            inside = (np.abs(x) < half_um) & (np.abs(y) < half_um)
+            x, y = x[inside], y[inside]
+            fluence = sum((d.fluence_e_per_A2(x, y) for d in deposits), np.zeros(x.shape))
+            peak = np.zeros_like(total)
+            cells = (
+                ((y + half_um) // cell_um).astype(int),
+                ((x + half_um) // cell_um).astype(int),
+            )
+            np.maximum.at(peak, cells, fluence)
+            total += peak
+        return total
+
+
+def _samples(deposits: list[Deposit], axis: Array) -> tuple[Array, Array]:
+    """Points at which one exposure is looked at: a grid where it reaches, middles and corners."""
+    centres = np.array([d.centre_um for d in deposits])
+    reach = max(d.reach_um() for d in deposits)
+    low, high = centres.min(axis=0) - reach, centres.max(axis=0) + reach
+    columns = axis[(axis >= low[0]) & (axis <= high[0])]
+    rows = axis[(axis >= low[1]) & (axis <= high[1])]
+    grid_x, grid_y = np.meshgrid(columns, rows)
+    half = 0.4 * np.array([d.size_um for d in deposits])
+    corners = [
+        centres + half * np.array(side) for side in ((0, 0), (-1, -1), (-1, 1), (1, -1), (1, 1))
+    ]
+    points = np.concatenate([np.column_stack([grid_x.ravel(), grid_y.ravel()]), *corners])
+    return points[:, 0], points[:, 1]

@@ -81,7 +81,7 @@ class Truth:
                 if exposure.raster is not None:
                     _write_scan(scans.create_group(exposure.exposure_id), exposure.raster)
             half = self.specimen.field_um / 2 + 2
-            fluence = file.create_dataset("fluence_e_per_A2", data=self.dose.map(half))
+            fluence = file.create_dataset("fluence_e_per_A2", data=self.dose.peak_map(half))
             fluence.attrs["half_um"], fluence.attrs["cell_um"] = half, 0.1
 
     def _write_crystals(self, group: object) -> None:

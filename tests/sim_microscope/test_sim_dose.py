@@ -101,3 +101,19 @@ def test_no_dose_without_a_beam(open_bench: Callable[..., Bench]) -> None:
     bench.frame()
     bench.dark()
     assert bench.adapter.truth.dose.electrons() == 0
+
+
+def test_the_peak_map_sees_a_scan_of_a_few_nanometres() -> None:
+    """A raster row by row, five nanometres wide, somewhere inside a cell."""
+    dose = TrueDose()
+    for row in range(10):
+        centre = (0.137, 0.211 + (row - 4.5) * 0.0005)
+        electrons = 120 * 50 * 5.0
+        dose.add(
+            Deposit(centre, np.eye(2), electrons, edge_um=1e-5, size_um=(0.005, 0.0005), exposure=7)
+        )
+    dose.add(Deposit((0.0, 0.0), np.eye(2), 1e6, edge_um=0.01, radius_um=1.0, exposure=8))
+    peak = dose.peak_map(2.0)
+    disc = dose.deposits[-1].peak_e_per_A2()
+    assert peak[22, 21] == pytest.approx(120 + disc, rel=0.02)
+    assert (peak >= dose.map(2.0) - 1e-9).all()
