@@ -9,8 +9,8 @@ from typing import Any
 import typer
 import yaml
 
-from controller.cli.night import read_plan
 from controller.cli.output import InputError, command
+from controller.cli.plans import read_plan
 from controller.plan.demo import demo_text
 from controller.plan.run import RunPlan
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +28,38 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Make, check and explain plan files.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+
+EXTRAS = {
+    "torch": "all",
+    "scipy": "all",
+    "gemmi": "align",
+    "matplotlib": "report",
+    "jinja2": "report",
+    "PIL": "report",
+    "tifffile": "models",
+    "mrcfile": "models",
+    "hdf5plugin": "recon",
+    "numba": "align",
+}
+"""Which extra brings a package that the base install does without."""
+
+
+def _verb(module: str, name: str) -> Callable[..., None]:
+    """The function behind a verb; a missing extra is named instead of a traceback."""
+    try:
+        found: Callable[..., None] = getattr(import_module(f"controller.cli.{module}"), name)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        typer.echo(
+            f"error: this command needs {package}, which the base install does without\n"
+            f"hint: pip install 'lodestem[{EXTRAS[package]}]'",
+            err=True,
+        )
+        raise typer.Exit(2) from None
+    return found
+
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No words on stderr.")]
@@ -70,7 +104,7 @@ def demo(
 
     Needs no instrument, no GPU and no plan; takes some minutes on two cores.
     """
-    from controller.cli.night import demo_command
+    demo_command = _verb("night", "demo_command")
 
     demo_command(
         seed=seed, out=out, headless=headless, scenario=scenario, as_json=as_json, quiet=quiet
@@ -100,7 +134,7 @@ def run(
     Examples: `lodestem run night.yaml --dry-run`, `lodestem run night.yaml --supervised`.
     Exits 0 when the goals are met, 5 when they are not, 6 when stopped by a person.
     """
-    from controller.cli.night import run_command
+    run_command = _verb("night", "run_command")
 
     run_command(
         plan,
@@ -125,7 +159,7 @@ def simulate(
     as_json: Json = False,
 ) -> None:
     """Write images, patterns, scans and truth of a scenario, for whoever wants data."""
-    from controller.cli.files import simulate_command
+    simulate_command = _verb("files", "simulate_command")
 
     simulate_command(scenario, out=out, seed=seed, faults=tuple(fault or ()), as_json=as_json)
 
@@ -146,7 +180,7 @@ def align(
 
     Example: `lodestem align pattern.tif --energy-keV 300 --inv-A-per-px 0.01 --overlay fit.png`.
     """
-    from controller.cli.files import align_command
+    align_command = _verb("files", "align_command")
 
     align_command(
         inputs,
@@ -174,7 +208,7 @@ def segment(
 
     Example: `lodestem segment survey.tif --pixel-size-nm 10 --mode BF --out regions --overlay`.
     """
-    from controller.cli.files import segment_command
+    segment_command = _verb("files", "segment_command")
 
     segment_command(
         inputs,
@@ -201,7 +235,7 @@ def reconstruct(
 
     Example: `lodestem reconstruct scan.h5 --out result`.
     """
-    from controller.cli.files import reconstruct_command
+    reconstruct_command = _verb("files", "reconstruct_command")
 
     reconstruct_command(data, params=params, out=out, device=device, as_json=as_json, quiet=quiet)
 
@@ -213,7 +247,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Build the report of a run anew, also of one that was stopped or still goes on."""
-    from controller.cli.night import report_command
+    report_command = _verb("night", "report_command")
 
     report_command(run_dir, open_it=open_it, as_json=as_json)
 
@@ -227,7 +261,7 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train, evaluate and export the region model; resumes from a checkpoint in the folder."""
-    from controller.cli.files import train_command
+    train_command = _verb("files", "train_command")
 
     train_command(config=config, out=out, seed=seed, as_json=as_json, quiet=quiet)
 
@@ -243,7 +277,7 @@ def doctor(
 
     Exits 0 when all is well, 5 with findings.
     """
-    from controller.cli.doctor import doctor_command
+    doctor_command = _verb("doctor", "doctor_command")
 
     doctor_command(recover=recover, as_json=as_json)
 
@@ -253,7 +287,7 @@ def config_init(
     path: Annotated[Path, typer.Argument(help="New plan file.")] = Path("plan.yaml"),
 ) -> None:
     """Write a commented plan to start from; never overwrites."""
-    from controller.cli.config import init_command
+    init_command = _verb("config", "init_command")
 
     init_command(path)
 
@@ -263,7 +297,7 @@ def config_validate(
     path: Annotated[Path, typer.Argument(help="Plan file.")], as_json: Json = False
 ) -> None:
     """Check a plan without an instrument; all problems at once. Exits 2 with any."""
-    from controller.cli.config import validate_command
+    validate_command = _verb("config", "validate_command")
 
     validate_command(path, as_json=as_json)
 
@@ -273,7 +307,7 @@ def config_show(
     path: Annotated[Path, typer.Argument(help="Plan file.")], as_json: Json = False
 ) -> None:
     """Print every value of a plan and where it comes from."""
-    from controller.cli.config import show_command
+    show_command = _verb("config", "show_command")
 
     show_command(path, as_json=as_json)
 
@@ -281,7 +315,7 @@ def config_show(
 @config_app.command("schema")
 def config_schema() -> None:
     """Print the JSON Schema of plans, for editors."""
-    from controller.cli.config import schema_command
+    schema_command = _verb("config", "schema_command")
 
     schema_command()
 

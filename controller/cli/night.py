@@ -12,10 +12,11 @@ from controller.cli.approve import TerminalApprover
 from controller.cli.compose import JournalAuditor, NightResult, open_instrument, run_night
 from controller.cli.narrate import Narrator
 from controller.cli.output import Exit, InputError, Output, command
+from controller.cli.plans import read_plan
 from controller.decision.night import planned_tiles
 from controller.plan.budget import Budget
 from controller.plan.demo import demo_plan
-from controller.plan.run import InstrumentPlan, PlanError, RunMode, RunPlan
+from controller.plan.run import InstrumentPlan, RunMode, RunPlan
 from controller.record.journal import JournalError
 from controller.record.report import build_report
 
@@ -89,16 +90,6 @@ def report_command(run_dir: Path, *, open_it: bool, as_json: bool) -> None:
             {"report": str(report.html), "json": str(report.json)},
             str(report.html),
         )
-
-
-def read_plan(path: Path) -> RunPlan:
-    """Read a plan file; problems become an `InputError`."""
-    try:
-        return RunPlan.from_yaml(path)
-    except PlanError as error:
-        raise InputError(
-            str(error), "nothing was moved or exposed; see `lodestem config schema`"
-        ) from error
 
 
 def rehearsal(plan: RunPlan, scenario: str) -> RunPlan:
