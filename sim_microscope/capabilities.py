@@ -14,6 +14,11 @@ from controller.hardware.values import (
 from sim_microscope.optics import BEAM_DIAMETER_NM
 from sim_microscope.world import World
 
+_MOVES_OF_A_NIGHT = 400
+_LONG_MOVES = 200
+"""Moves over which jumps, and kicks of drift, add up unseen: nothing re-registers the map yet."""
+_KICK = 0.4
+"""Root mean square of a kick in units of the largest."""
 _UNSEEN_DRIFT_UM = 0.03
 _PLAY_TO_SIGMA = 1 / np.sqrt(12)
 
@@ -25,7 +30,8 @@ def describe(world: World) -> Capabilities:
     wander_um = (
         max(stage.x.play, stage.y.play) * _PLAY_TO_SIGMA,
         max(stage.x.repeatability, stage.y.repeatability),
-        stage.jump_um * np.sqrt(stage.jump_probability),
+        stage.jump_um * np.sqrt(stage.jump_probability * _MOVES_OF_A_NIGHT),
+        stage.drift_kick_nm_per_s * 1e-3 * stage.drift_decay_s * _KICK * np.sqrt(_LONG_MOVES),
         spec.optics.mode_offset_nm * 1e-3,
         _UNSEEN_DRIFT_UM,
     )
@@ -54,4 +60,5 @@ def describe(world: World) -> Capabilities:
         eucentric_sigma_um=float(np.hypot(film.height_sigma_um, film.height_offset_um)),
         long_operations=frozenset(LongOperation),
         dead_man="none",
+        drift_nm_per_s=stage.drift_nm_per_s,
     )

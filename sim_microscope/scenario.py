@@ -145,12 +145,12 @@ class StageSpec(_Part):
     settle_s: NonNegative = 0.4
     drift_nm_per_s: NonNegative = 0.01
     """Speed of the steady drift."""
-    drift_kick_nm_per_s: NonNegative = 0.2
+    drift_kick_nm_per_s: NonNegative = 0.15
     """Speed of the thermal drift right after a long move; it decays."""
     drift_decay_s: Positive = 60.0
-    jump_probability: Share = 0.004
+    jump_probability: Share = 0.002
     """Chance per move that the goniometer jumps once it has arrived."""
-    jump_um: NonNegative = 0.1
+    jump_um: NonNegative = 0.08
 
 
 class OpticsSpec(_Part):
