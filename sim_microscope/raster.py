@@ -30,6 +30,8 @@ Array = NDArray[np.float64]
 _THINNEST_NM = 2.0
 _THICKEST_NM = 250.0
 _WIDE_A = 800.0
+_WIDE_WINDOW = 3.2
+_COARSE_SLICE_A = 30.0
 _LIBRARY = 48
 _UNEVEN = 1.1
 BATCH = 64
@@ -164,22 +166,24 @@ def prepare_raster(
         centre_A = 1e4 * np.array([*(under.centre_um - middle), 1e-3 * under.centre_nm])
         normals = crystal.shape.normals @ pose.tilt().T @ frame.T
         limits = 10 * crystal.shape.offsets_nm + normals @ (frame @ centre_A)
-        slab = Scan4DSimulator(
-            ScanSpecimen(
-                crystal.structure,
-                orientation,
-                thick,
-                disorder_A=model.disorder_A(during),
-                lost_fraction=model.mass_loss(during),
-                carbon_nm=carbon,
-                faces=np.column_stack([normals, limits]) if under.is_uneven else None,
-                origin_A=tuple((frame @ centre_A).tolist()),
-            ),
-            probe,
-            detector,
-            seed=seed + zlib.crc32(crystal.id.encode()) % 100_000,
-            accuracy=ScanAccuracy(batch=BATCH),
+        cut_out = ScanSpecimen(
+            crystal.structure,
+            orientation,
+            thick,
+            disorder_A=model.disorder_A(during),
+            lost_fraction=model.mass_loss(during),
+            carbon_nm=carbon,
+            faces=np.column_stack([normals, limits]) if under.is_uneven else None,
+            origin_A=tuple((frame @ centre_A).tolist()),
         )
+        own_seed = seed + zlib.crc32(crystal.id.encode()) % 100_000
+        slab = Scan4DSimulator(
+            cut_out, probe, detector, seed=own_seed, accuracy=ScanAccuracy(batch=BATCH)
+        )
+        if slab.window_px[0] > _WIDE_WINDOW * shape[0]:
+            # far out of focus the window is large: a focus scan, where coarser slices will do
+            accuracy = ScanAccuracy(slice_thickness_A=_COARSE_SLICE_A, batch=BATCH)
+            slab = Scan4DSimulator(cut_out, probe, detector, seed=own_seed, accuracy=accuracy)
     nothing = ScanSpecimen(
         load_structure("SrTiO3"), np.eye(3), 0.1, missing_cells=1.0, carbon_nm=carbon
     )
