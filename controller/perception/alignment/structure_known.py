@@ -96,7 +96,8 @@ def fit_structure(task: Task) -> StructureFit:
         task.structure, task.zone_uvw, round(wavenumber_inv_A(task.energy_keV), 3), g_max,
         REACH_DEG, _grid_step_deg(task.structure),
     )  # fmt: skip
-    most = 90 if _is_small(task.structure) else 30
+    small = _is_small(task.structure)
+    most = 90 if small else 30
     tries = []
     for task_there, sigma in _centres(task):
         polar = polar_image(
@@ -117,7 +118,7 @@ def fit_structure(task: Task) -> StructureFit:
         if poses:
             starts.append((there, scene, poses))
     starts.sort(key=lambda s: -s[2][0].log_gain)
-    if starts and starts[0][2][0].log_gain < _HOPELESS * _spot_gain(starts[0][1]):
+    if starts and not small and starts[0][2][0].log_gain < _HOPELESS * _spot_gain(starts[0][1]):
         hopeless = [_explain(task.structure, _unclimbed(p)) for p in starts[0][2]]
         return StructureFit(tuple(hopeless), starts[0][1])
     model = _bloch_model(task, g_max)
