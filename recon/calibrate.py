@@ -13,6 +13,7 @@ from recon.calibration import (
     radius_warning,
 )
 from recon.dataset import Dataset4D
+from recon.drift import Explained, explain
 from recon.errors import CalibrationError, DataError
 from recon.geometry import k_per_mrad
 from recon.parallax import (
@@ -27,6 +28,7 @@ from recon.params import ReconstructionParams
 from recon.patterns import Patterns, prepare_patterns
 
 DEFAULT_THICKNESS_A = 200.0
+IDENTITY = ((1.0, 0.0), (0.0, 1.0))
 MIRROR_ADVANTAGE = 1.3
 """How much better the score of exchanged axes must be before the header is contradicted."""
 MIN_OVERLAP = 0.35
@@ -117,6 +119,9 @@ def calibrate(dataset: Dataset4D, params: ReconstructionParams) -> Calibrated:
     except CalibrationError as problem:
         warnings.append(f"{problem}; the nominal values are used")
     shear = nominal if fit is None else fit.shear
+    causes = Explained(nominal, IDENTITY)
+    if fit is not None:
+        causes = explain(fit.shear, nominal.rotation_deg)
     sigma = np.full(4, np.nan) if fit is None else fit.sigma
     source: Source = "nominal" if fit is None else "parallax"
     warnings += check_window(dataset, -shear.C10_A)
@@ -125,16 +130,17 @@ def calibrate(dataset: Dataset4D, params: ReconstructionParams) -> Calibrated:
         beam_centre_col_px=col,
         disc_radius_px=disc.radius,
         defocus_A=Measured(
-            -shear.C10_A, float(np.hypot(sigma[0], DYNAMICAL_DEFOCUS_SIGMA_A)), source
+            -causes.shear.C10_A, float(np.hypot(sigma[0], DYNAMICAL_DEFOCUS_SIGMA_A)), source
         ),
-        C12a_A=Measured(shear.C12a_A, float(sigma[1]), source),
-        C12b_A=Measured(shear.C12b_A, float(sigma[2]), source),
-        rotation_deg=Measured(shear.rotation_deg, float(sigma[3]), source),
+        C12a_A=Measured(causes.shear.C12a_A, float(sigma[1]), source),
+        C12b_A=Measured(causes.shear.C12b_A, float(sigma[2]), source),
+        rotation_deg=Measured(causes.shear.rotation_deg, float(sigma[3]), source),
         tilt_row_mrad=Measured(0.0, float("nan"), "nominal"),
         tilt_col_mrad=Measured(0.0, float("nan"), "nominal"),
         thickness_A=Measured(
             header.nominal_thickness_A or DEFAULT_THICKNESS_A, float("nan"), "nominal"
         ),
+        affine=causes.affine,
         mirrored=mirrored,
     )
     return Calibrated(patterns, _with_fixed(calibration, params), spectra, shear, tuple(warnings))
@@ -151,7 +157,7 @@ def _with_fixed(calibration: Calibration, params: ReconstructionParams) -> Calib
         calibration = replace(calibration, defocus_A=fixed)
     if params.rotation_deg is not None:
         fixed = Measured(params.rotation_deg, 0.0, "fixed")
-        calibration = replace(calibration, rotation_deg=fixed)
+        calibration = replace(calibration, rotation_deg=fixed, affine=IDENTITY)
     if params.thickness_A is not None:
         fixed = Measured(params.thickness_A, 0.0, "fixed")
         calibration = replace(calibration, thickness_A=fixed)
@@ -186,7 +192,8 @@ def _fit_with_mirror(
     exchanged_spectra = BrightFieldSpectra(exchanged_patterns, dataset.header)
     everywhere = replace(search, rotation_deg=90.0)
     exchanged: ParallaxFit | None = None
-    if declared is None or (
+    doubtful = declared is None or not _is_plausible(declared.shear)
+    if doubtful or (
         coarse_score(exchanged_spectra, nominal, everywhere)
         > coarse_score(straight[1], nominal, everywhere)
     ):
@@ -194,11 +201,8 @@ def _fit_with_mirror(
     if exchanged is not None and exchanged.shear.C10_A * nominal.C10_A < 0:
         # parallax cannot tell half a turn from the other side of focus: believe the stated side
         exchanged = replace(exchanged, shear=exchanged.shear.turned_over())
-    better = (
-        exchanged is not None
-        and _is_plausible(exchanged.shear)
-        and (declared is None or exchanged.score > MIRROR_ADVANTAGE * declared.score)
-    )
+    needed = 0.0 if declared is None else declared.score * (0.9 if doubtful else MIRROR_ADVANTAGE)
+    better = exchanged is not None and _is_plausible(exchanged.shear) and exchanged.score > needed
     if exchanged is not None and better:
         note = (
             "the detector is mirrored against what the header declares (rows and columns "

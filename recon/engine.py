@@ -18,9 +18,6 @@ from recon.ptychography.refiner import Refiner
 from recon.ptychography.solver import MultisliceSolver, SolverSettings, worker_threads
 from recon.ptychography.stopping import HeldOutStop
 
-FIRST_REFINED_PASS = 2
-"""Before, there is no object to speak of."""
-
 NOMINAL_THICKNESS_TRUST = 0.25
 """Prior sigma of a stated thickness, as a part of it."""
 
@@ -131,8 +128,8 @@ def fit_until_turn(
             if stop.should_stop:
                 reason = f"held-out likelihood turned after pass {stop.best_pass}"
                 break
-            if FIRST_REFINED_PASS <= number < params.max_passes:
-                refiner.step(rng, executor)
+            if number < params.max_passes:
+                refiner.step(number, rng, executor)
     fitted_curve, held_curve, defocus_curve = zip(*losses, strict=True)
     return EngineResult(
         best_experiment,

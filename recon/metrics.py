@@ -20,6 +20,7 @@ BAND_A = 0.06
 
 
 MIN_SPOTS = 3
+COARSEST_A = 6.0
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,18 @@ class RingCorrelation:
     pixels: Float
 
     def resolution_A(self, threshold: float | Float) -> float:
-        """1 / q of the first crossing below the threshold; NaN if C starts below it."""
+        """1 / q where C falls below the threshold; NaN if it is below from the start.
+
+        The coarsest rings, beyond ``COARSEST_A``, hold few coefficients and what the window leaves
+        of the mean: they may lie below without ending the curve.
+        """
         below = ~(self.correlation >= threshold)
-        if below[0]:
+        first = int(np.argmin(below))
+        if below.all() or (first and self.frequency_A[first] > 1 / COARSEST_A):
             return float("nan")
-        if not below.any():
+        if not below[first:].any():
             return float(1 / self.frequency_A[-1])
-        i = int(np.argmax(below))
+        i = first + int(np.argmax(below[first:]))
         level = np.broadcast_to(threshold, self.correlation.shape)
         over = self.correlation[i - 1] - level[i - 1]
         under = level[i] - self.correlation[i]

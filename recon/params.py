@@ -54,6 +54,7 @@ class ReconstructionParams(BaseModel):
     of focus, so that 90 degrees are everything."""
     refine: tuple[Refinable, ...] = (
         "defocus_A", "C12a_A", "C12b_A", "tilt_row_mrad", "tilt_col_mrad", "thickness_A",
+        "rotation_deg", "drift_along", "drift_across",
     )  # fmt: skip
     """What is refined together with the object; what is fixed above stays."""
     refine_patterns: Annotated[int, Field(ge=16)] = 160

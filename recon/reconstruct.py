@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 MIN_SLICES, MAX_SLICES = 2, 12
 """Even 6 nm of heavy columns are no thin object: two slices took 0.88 of the truth to 0.96."""
 
+MAX_HALF_PASSES = 8
+"""Half the electrons are fitted sooner; what comes later is noise that would flatter nobody."""
+
 Progress = Callable[[ProgressEvent], None]
 Image = NDArray[np.float32]
 
@@ -211,18 +214,19 @@ def _fit_multislice(
     )  # fmt: skip
     refined = _refined(calibration, main)
     halves: list[EngineResult] = []
+    half_passes = min(main.best_pass, MAX_HALF_PASSES)
     if params.half_set_frc:
         for index, half in enumerate(patterns.split(0.5, rng)):
 
             def on_half(number: int, part: float, *_: float, index: int = index) -> None:
-                done = (index + (number - 1 + part) / main.best_pass) / 2
+                done = (index + (number - 1 + part) / half_passes) / 2
                 fraction = 0.02 + share + (0.95 - share) * done
                 tell(ProgressEvent("halves", fraction, f"half set {index + 1}", number))
 
             halves.append(
                 fit_fixed(
                     main.experiment, canvas, half, params, rng,
-                    passes=main.best_pass, on_progress=on_half,
+                    passes=half_passes, on_progress=on_half,
                 )
             )  # fmt: skip
     probe = main.experiment.entrance_probe()[None].to("cpu").numpy().astype(np.complex64)

@@ -30,7 +30,7 @@ from recon.ptychography.raster import Canvas
 Float = NDArray[np.float64]
 Name = Literal[
     "defocus_A", "C12a_A", "C12b_A", "rotation_deg", "tilt_row_mrad", "tilt_col_mrad",
-    "scale", "stretch", "shear", "thickness_A",
+    "scale", "stretch", "shear", "drift_along", "drift_across", "thickness_A",
 ]  # fmt: skip
 
 
@@ -47,18 +47,22 @@ class Unknown:
     prior_sigma: float
     largest_step: float
     haste: float = 1.0
+    first_pass: int = 2
+    """The object must have settled before the raster is judged by it."""
 
 
 UNKNOWNS: tuple[Unknown, ...] = (
     Unknown("defocus_A", 4.0, 40.0, 20.0),
     Unknown("C12a_A", 4.0, 15.0, 10.0),
     Unknown("C12b_A", 4.0, 15.0, 10.0),
-    Unknown("rotation_deg", 0.2, 1.5, 1.0),
-    Unknown("tilt_row_mrad", 0.3, 4.0, 2.0, 2.0),
-    Unknown("tilt_col_mrad", 0.3, 4.0, 2.0, 2.0),
-    Unknown("scale", 0.003, 0.015, 0.01),
-    Unknown("stretch", 0.003, 0.015, 0.01),
-    Unknown("shear", 0.003, 0.015, 0.01),
+    Unknown("rotation_deg", 0.2, 1.5, 1.0, first_pass=4),
+    Unknown("tilt_row_mrad", 0.3, 4.0, 2.0, 1.4),
+    Unknown("tilt_col_mrad", 0.3, 4.0, 2.0, 1.4),
+    Unknown("drift_along", 0.004, 0.04, 0.02, first_pass=4),
+    Unknown("drift_across", 0.004, 0.04, 0.02, first_pass=4),
+    Unknown("scale", 0.003, 0.015, 0.01, first_pass=4),
+    Unknown("stretch", 0.003, 0.015, 0.01, first_pass=4),
+    Unknown("shear", 0.003, 0.015, 0.01, first_pass=4),
     Unknown("thickness_A", 10.0, 150.0, 25.0, 1.5),
 )
 
@@ -70,8 +74,14 @@ DISTORTIONS: dict[str, Float] = {
     "scale": np.eye(2),
     "stretch": np.diag([1.0, -1.0]),
     "shear": np.array([[0.0, 1.0], [1.0, 0.0]]),
+    "drift_along": np.array([[1.0, 0.0], [0.0, 0.0]]),
+    "drift_across": np.array([[0.0, 0.0], [1.0, 0.0]]),
 }
-"""Generators of the affine distortion; all are symmetric, the rest is rotation."""
+"""Generators of the scan distortion: symmetric ones, and a drift that is the same for every line.
+
+Drift moves the slow axis only: ``drift_along`` stretches it, ``drift_across`` slants it. Use
+either set, not both; the rest is rotation.
+"""
 
 
 def nudged(experiment: Experiment, name: Name, by: float) -> Experiment:
@@ -82,7 +92,7 @@ def nudged(experiment: Experiment, name: Name, by: float) -> Experiment:
             return replace(experiment, tilt_mrad=(row + by, col))
         case "tilt_col_mrad":
             return replace(experiment, tilt_mrad=(row, col + by))
-        case "scale" | "stretch" | "shear":
+        case "scale" | "stretch" | "shear" | "drift_along" | "drift_across":
             affine = np.array(experiment.affine) @ (np.eye(2) + by * DISTORTIONS[name])
             (a, b), (c, d) = affine.tolist()
             return replace(experiment, affine=((a, b), (c, d)))
@@ -257,8 +267,9 @@ def _value(experiment: Experiment, name: Name) -> float:
             return experiment.tilt_mrad[0]
         case "tilt_col_mrad":
             return experiment.tilt_mrad[1]
-        case "scale" | "stretch" | "shear":
+        case "scale" | "stretch" | "shear" | "drift_along" | "drift_across":
             strain = np.array(experiment.affine) - np.eye(2)
-            return float((strain * DISTORTIONS[name]).sum() / 2)
+            generator = DISTORTIONS[name]
+            return float((strain * generator).sum() / (generator**2).sum())
         case _:
             return float(getattr(experiment, name))

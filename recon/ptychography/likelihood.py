@@ -14,10 +14,11 @@ from torch import Tensor
 def poisson_loss(intensity: Tensor, counts: Tensor, floor: float) -> Tensor:
     """Negative log-likelihood without the constant log(y!), summed over all pixels, scalar.
 
-    ``intensity`` and ``counts`` are float32 (batch, n, n) electrons per pixel.
+    ``intensity`` and ``counts`` are float32 (batch, n, n) electrons per pixel; ``floor`` is above
+    zero, so that the logarithm is finite.
     """
     expected = intensity + floor
-    return (expected - torch.xlogy(counts, expected)).sum(dtype=torch.float64)
+    return (expected - counts * torch.log(expected)).sum(dtype=torch.float64)
 
 
 def poisson_factor(intensity: Tensor, counts: Tensor, measured: Tensor, floor: float) -> Tensor:

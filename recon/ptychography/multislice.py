@@ -28,8 +28,7 @@ class Waves:
 
     def intensity(self) -> Tensor:
         """Expected electrons per pixel, float32, (batch, n, n)."""
-        real = torch.view_as_real(self.detector)
-        return real.square().sum(dim=-1).sum(dim=1)
+        return (self.detector.real.square() + self.detector.imag.square()).sum(dim=1)
 
 
 def forward(probes: Tensor, slices: Tensor, H: Tensor) -> Waves:
@@ -70,17 +69,15 @@ def backward(
     Tensor, float32, (slice or 1, batch, n, n); Tensor, complex64, (batch, mode, n, n)
     """
     count = len(waves.after)
-    shape = (1 if tied else count, *slices.shape[1:])
-    gradient = torch.zeros(shape, dtype=torch.float32, device=slices.device)
+    gradient = torch.zeros((1 if tied else count, *waves.detector.shape), dtype=H.dtype)
+    gradient = gradient.to(slices.device)
+    unique = slices[:1] if tied else slices
+    conjugate = unique.conj().resolve_conj().expand(count, -1, -1, -1)
     back = H.conj().resolve_conj()
     g = ifft2(waves.detector * factor[:, None], norm="ortho")
     for s in reversed(range(count)):
-        a, b = torch.view_as_real(g), torch.view_as_real(waves.after[s])
-        target = gradient[0 if tied else s]
-        for mode in range(g.shape[1]):
-            target.addcmul_(a[:, mode, ..., 1], b[:, mode, ..., 0], value=2)
-            target.addcmul_(a[:, mode, ..., 0], b[:, mode, ..., 1], value=-2)
-        g = g * slices[s, :, None].conj()
+        gradient[0 if tied else s].addcmul_(g, waves.after[s].conj())
+        g = g * conjugate[s, :, None]
         if s:
             g = ifft2(fft2(g).mul_(back))
-    return gradient, g
+    return gradient.sum(dim=2).imag * 2, g

@@ -24,9 +24,12 @@ class Refiner:
         self.sigma: dict[str, float] = {}
         self._steps = 0
 
-    def step(self, rng: np.random.Generator, executor: ThreadPoolExecutor) -> None:
-        """Take one joint step on a fresh random subset; without unknowns nothing happens."""
-        if not self.unknowns:
+    def step(
+        self, pass_number: int, rng: np.random.Generator, executor: ThreadPoolExecutor
+    ) -> None:
+        """Take one joint step on a fresh random subset, if this pass has anything to refine."""
+        unknowns = tuple(u for u in self.unknowns if pass_number >= u.first_pass)
+        if not unknowns:
             return
         solver = self.solver
         fit = Fitted(
@@ -43,7 +46,7 @@ class Refiner:
         chosen = rng.choice(solver.patterns.n_patterns, count, replace=False)
         result = joint_step(
             fit,
-            self.unknowns,
+            unknowns,
             self.start,
             torch.from_numpy(chosen).to(solver.device),
             executor,

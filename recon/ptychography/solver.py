@@ -183,7 +183,9 @@ class MultisliceSolver:
     def _gradient(self, which: Tensor, transmission: Tensor) -> tuple[Tensor, float, float, Tensor]:
         n = self.patterns.n
         window = self.raster.window(which, n, self.canvas.shape[1]).view(-1)
-        slices = transmission.view(len(transmission), -1)[:, window].view(-1, len(which), n, n)
+        flat = transmission.view(len(transmission), -1)
+        slices = torch.stack([layer.index_select(0, window) for layer in flat])
+        slices = slices.view(-1, len(which), n, n)
         slices = slices.expand(self.experiment.n_slices, -1, -1, -1)
         waves = forward(self.probes[self.raster.shift_index[which]][:, None], slices, self.H)
         intensity = waves.intensity()
@@ -196,7 +198,7 @@ class MultisliceSolver:
             expected = ratio * intensity * self.measured
             held = float(poisson_loss(expected, self.held.dense(which), ratio * self.floor))
         gradient, _ = backward(waves, slices, self.H, factor, tied=self.tied)
-        return gradient.view(len(gradient), -1), float(loss), held, window
+        return gradient.reshape(len(gradient), -1), float(loss), held, window
 
     def _step(self, gradient: Tensor) -> None:
         mean = gradient.sum(dim=0, keepdim=True) / self.experiment.n_slices

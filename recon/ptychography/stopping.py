@@ -13,7 +13,7 @@ class HeldOutStop:
     """
 
     patience: int
-    worth: float = 0.002
+    worth: float = 0.004
     best_pass: int = 0
     best: float = math.inf
     _first: float = math.nan
