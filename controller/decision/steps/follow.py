@@ -57,7 +57,7 @@ def find_height(action: FindHeight, belief: Belief, rig: Rig) -> None:
     looks: list[tuple[float, Located]] = []
     for alpha_deg in (action.low_alpha_deg, action.high_alpha_deg, action.low_alpha_deg):
         achieved = rig.move(action.target, PartialPose(alpha_deg=alpha_deg)).achieved
-        seen = replace(target, last_located=looks[0][1]) if looks else target
+        seen = _as_seen(target, looks[0][1]) if looks else target
         look = _look(seen, rig, rig.plan.height.electrons_per_px)
         rig.emit(look)
         if not look.found:
@@ -79,6 +79,12 @@ def find_height(action: FindHeight, belief: Belief, rig: Rig) -> None:
         )
     else:
         rig.emit(_no_height(action.target, f"{z_um:.2f} +- {sigma_um:.2f} um is not credible"))
+
+
+def _as_seen(target: Target, look: Located) -> Target:
+    """The crystal with this picture as its template."""
+    x_um, y_um = look.position_um
+    return replace(target, last_located=look, x_um=x_um, y_um=y_um)
 
 
 def height_um(looks: Sequence[tuple[float, Located]], cos_beta: float) -> tuple[float, float]:
