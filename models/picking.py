@@ -1,9 +1,9 @@
 """From the network's fields to candidate discs, one per instance, with the features of each.
 
-The usable area is cut into instances: connected areas of probable crystal, split where the depth
-of the area (its distance to the border) falls by more than half between two peaks (h-maxima of
-the log depth, then a watershed).  In each instance the centre is where a disc of 50 nm is most
-likely right, and deep; the radius is the depth there.
+Connected areas of probable crystal or dirt are cut into instances where their depth (distance to
+the border) falls by more than half between two peaks (h-maxima of the log depth, then a
+watershed).  In each instance the centre is where a disc of 50 nm is most likely right, and deep;
+the radius is three quarters of the depth there.
 """
 
 from __future__ import annotations
@@ -17,19 +17,22 @@ from scipy import ndimage
 
 from models.classes import LEAST_RADIUS_NM, NEIGHBOUR_GAP_NM, RegionClass
 from models.inputs import Acquisition
+from models.lumps import SHAPE_FEATURES, Lumps, find_lumps
 
 if TYPE_CHECKING:
     from models.inference import Fields
 
 Floats = NDArray[np.float32]
 MOST_CANDIDATES = 60
+PROMISING_LOGIT = -1.5
+"""Where a pick is right with some 20 % the place is looked at, whatever its class."""
 SPLIT_LOG_DEPTH = 0.7
 """Two peaks are two instances if the saddle is less than half (exp -0.7) as deep as the lower."""
 FEATURES = (
     "pick_logit", "pick_logit_disc", "crystal_disc", "crystal_least", "thick_disc", "dirt_disc",
     "dirt_ring", "other_crystal_ring", "log_depth", "log_outline_depth", "log_area", "filling",
     "thickness", "thickness_spread", "edge", "log_contrast_snr", "contrast", "log_dose", "mode",
-    "pick_logit_x_dose",
+    "pick_logit_x_dose", *SHAPE_FEATURES,
 )  # fmt: skip
 
 
@@ -68,7 +71,9 @@ def find_candidates(
     pixel = acquisition.pixel_size_nm
     crystal = probability[RegionClass.CRYSTAL]
     chance = ndimage.gaussian_filter(fields.pick_logit, 0.8)
-    mask = (probability.argmax(axis=0) == RegionClass.CRYSTAL) | (crystal > 0.35)
+    # dirt is looked at as well: its shape tells it from a crystal better than its label
+    thin = ndimage.gaussian_filter(crystal + probability[RegionClass.CONTAMINATION], 0.8)
+    mask = (thin > 0.5) | (chance > PROMISING_LOGIT)
     mask = ndimage.binary_opening(mask, iterations=1)
     outline_nm = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1] * pixel
     depth = ndimage.gaussian_filter(
@@ -76,7 +81,8 @@ def find_candidates(
     )
     instances, count = split_instances(mask, depth)
     smooth = ndimage.gaussian_filter(electrons, 1.0)
-    scene = _Scene(fields, probability, chance, outline_nm, instances, smooth, acquisition)
+    lumps = find_lumps(probability, smooth, fields.thickness_mfp, pixel)
+    scene = _Scene(fields, probability, chance, outline_nm, instances, smooth, lumps, acquisition)
     candidates = []
     for k, box in enumerate(ndimage.find_objects(instances, max_label=count), start=1):
         if box is None:
@@ -88,8 +94,7 @@ def find_candidates(
         merit = chance[box] + 1.5 * np.minimum(depth[box], 200) / 100
         at = np.unravel_index(int(np.where(own, merit, -np.inf).argmax()), own.shape)
         y, x = int(at[0]) + box[0].start, int(at[1]) + box[1].start
-        reach = min(float(outline_nm[y, x]), 1.2 * float(fields.distance_nm[y, x]) + 15)
-        radius = float(np.clip(0.9 * reach, LEAST_RADIUS_NM, 500))
+        radius = float(np.clip(0.75 * outline_nm[y, x], LEAST_RADIUS_NM, 500))
         candidates.append(_candidate(scene, (y, x), radius, k, float(own.sum())))
     candidates.sort(key=lambda c: -c.features[0])
     return candidates[:MOST_CANDIDATES]
@@ -150,6 +155,7 @@ class _Scene:
     outline_nm: Floats
     instances: NDArray[np.int32]
     smooth_electrons: Floats
+    lumps: Lumps
     acquisition: Acquisition
 
 
@@ -202,6 +208,7 @@ def _candidate(
         log_dose,
         1.0 if scene.acquisition.mode == "HAADF" else -1.0,
         chance * log_dose,
+        *scene.lumps.shape_at(y, x),
     ], dtype=np.float64)  # fmt: skip
     return Candidate(y, x, radius_nm, area_px * pixel**2, features)
 

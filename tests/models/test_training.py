@@ -13,6 +13,7 @@ import torch
 from pydantic import ValidationError
 
 from models.calibration import fit_logistic, fit_temperature
+from models.classes import RegionClass
 from models.evaluate import confusion, intersection_over_union
 from models.imaging import ImagingConfig
 from models.losses import region_loss
@@ -50,14 +51,15 @@ def _tiny(**changes: Any) -> TrainConfig:
 
 
 def test_the_network_can_overfit_a_handful_of_bright_scenes() -> None:
+    """What cannot be learned by heart cannot be learned: no class of solid matter stays dead."""
     rng = np.random.default_rng(11)
-    config = SceneConfig(shape=(96, 96), bar_share=0.6)
+    config = SceneConfig(shape=(96, 96), bar_share=0.6, lumps_per_field=5.0)
     imaging = ImagingConfig(electrons_per_px=(50, 50))
-    batch = make_batch([draw_sample(rng, config, imaging) for _ in range(6)])
+    batch = make_batch([draw_sample(rng, config, imaging) for _ in range(4)])
     torch.manual_seed(0)
     network = RegionUNet()
-    optimiser = torch.optim.AdamW(network.parameters(), lr=4e-3)
-    for _ in range(70):
+    optimiser = torch.optim.AdamW(network.parameters(), lr=6e-3)
+    for _ in range(100):
         answer = network(batch.channels)
         loss = region_loss(answer, batch)
         optimiser.zero_grad()
@@ -66,9 +68,8 @@ def test_the_network_can_overfit_a_handful_of_bright_scenes() -> None:
     counts = confusion(
         answer.logits.argmax(dim=1).numpy().astype(np.uint8), batch.labels.numpy().astype(np.uint8)
     )
-    present = counts.sum(axis=1) > 300
-    assert present.sum() >= 4
-    assert (intersection_over_union(counts)[present] > 0.4).all()
+    assert (counts.sum(axis=1) > 300).all()
+    assert (intersection_over_union(counts)[RegionClass.CRYSTAL :] > 0.4).all()
 
 
 def test_a_run_that_stops_and_resumes_ends_like_one_that_does_not(tmp_path: Path) -> None:
