@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-FACTOR = 1.6
-FLOOR_MRAD = 0.25
-PER_TILT = 0.0015
+FACTOR = 1.2
+FLOOR_MRAD = 0.15
+PER_TILT = 0.003
 
 
 def formal_radius(covariance: Array) -> float:
@@ -26,9 +26,8 @@ def formal_radius(covariance: Array) -> float:
     return float(np.sqrt(small + large) * (1.0 + 0.0713 * roundness))
 
 
-def calibrated_sigma_mrad(covariance_rad2: Array, electrons: float, theta_rad: float) -> float:
+def calibrated_sigma_mrad(covariance_rad2: Array, theta_rad: float) -> float:
     """Radius of 68.3 % in mrad for an answer of the structure-known mode."""
-    del electrons
     formal = 1e3 * formal_radius(covariance_rad2)
     return float(
         np.sqrt((FACTOR * formal) ** 2 + FLOOR_MRAD**2 + (1e3 * PER_TILT * theta_rad) ** 2)

@@ -141,7 +141,7 @@ def _structure_known(task: Task) -> TiltEstimate:
         blank,
         tilt_x_mrad=best.tilt_mrad[0],
         tilt_y_mrad=best.tilt_mrad[1],
-        sigma_mrad=calibrated_sigma_mrad(summit.covariance, task.pattern.electrons, theta),
+        sigma_mrad=calibrated_sigma_mrad(summit.covariance, theta),
         answered=not reason,
         reason=reason,
         centre_x_px=pose.centre_px[0],

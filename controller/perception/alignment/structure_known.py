@@ -107,7 +107,8 @@ def fit_structure(task: Task) -> StructureFit:
         found = search(polar, libraries, task.inv_A_per_px, _SCALES, most)
         tries.append((found[0].score if found else 0.0, task_there, sigma, found))
     ranked = sorted(range(len(tries)), key=lambda k: -tries[k][0])
-    likely = [k for k in ranked if tries[k][0] > _CENTRE_RIVAL * tries[ranked[0]][0]][:2]
+    likely = [k for k in ranked if tries[k][0] > _CENTRE_RIVAL * tries[ranked[0]][0]]
+    likely = likely[: 4 if small else 2]
     if task.spots.direct is not None and 0 not in likely:
         likely.append(0)
     starts = []
