@@ -147,8 +147,10 @@ def prepare_raster(
     carbon = float(specimen.solid_nm(np.array([point[0]]), np.array([point[1]]))[0])
     carbon = carbon if carbon > 1 else 0.0
     fluence = wear.fluence(point)
+    # a crystal lies about the height of the film: its entrance surface is half a thickness upstream
     height_nm = float(specimen.to_column(*point, pose)[2]) * 1e3
-    probe = _probe(optics, optics.now.defocus_nm - height_nm)
+    entrance_nm = height_nm - (0.0 if under is None else under.thickness_nm / 2)
+    probe = _probe(optics, optics.now.defocus_nm - entrance_nm)
     detector = ScanDetector(shape, optics.sampling_mrad())
     mirrored = optics.true.diffraction_mirrored
     frame = np.eye(3)
