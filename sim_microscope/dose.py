@@ -105,14 +105,18 @@ class TrueDose:
         count = round(2 * half_um / cell_um)
         axis = (np.arange(count * fine) + 0.5) * cell_um / fine - half_um
         total = np.zeros((count * fine, count * fine))
+        sample_A2 = (cell_um / fine * 1e4) ** 2
         for deposit in self.deposits:
-            reach = deposit.reach_um()
+            # at least the sample under the centre, however small the deposit is
+            reach = max(deposit.reach_um(), 0.51 * cell_um / fine)
             columns = np.flatnonzero(np.abs(axis - deposit.centre_um[0]) <= reach)
             rows = np.flatnonzero(np.abs(axis - deposit.centre_um[1]) <= reach)
-            if rows.size and columns.size:
-                total[np.ix_(rows, columns)] += deposit.fluence_e_per_A2(
-                    axis[columns][None, :], axis[rows][:, None]
-                )
+            if not (rows.size and columns.size):
+                continue
+            spread = deposit.fluence_e_per_A2(axis[columns][None, :], axis[rows][:, None])
+            if max(np.abs(deposit.centre_um)) + reach < half_um:
+                spread = _hold_all(spread, deposit.electrons / sample_A2)
+            total[np.ix_(rows, columns)] += spread
         return np.asarray(total.reshape(count, fine, count, fine).mean(axis=(1, 3)))
 
     def peak_map(self, half_um: float, cell_um: float = 0.1) -> Array:
@@ -158,3 +162,11 @@ def _samples(deposits: list[Deposit], axis: Array) -> tuple[Array, Array]:
     ]
     points = np.concatenate([np.column_stack([grid_x.ravel(), grid_y.ravel()]), *corners])
     return points[:, 0], points[:, 1]
+
+
+def _hold_all(sampled: Array, total: float) -> Array:
+    """Samples scaled to add up to `total`: a deposit smaller than a sample is hit or missed."""
+    found = float(sampled.sum())
+    if found > 0:
+        return np.asarray(sampled * (total / found))
+    return np.full_like(sampled, total / sampled.size)

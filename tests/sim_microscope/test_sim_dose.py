@@ -44,6 +44,14 @@ def test_the_map_holds_the_mean_of_its_cells() -> None:
     assert total == pytest.approx(dose.electrons(), rel=0.01)
 
 
+@pytest.mark.parametrize("size", [0.002, 0.02, 0.2])
+def test_the_map_neither_loses_nor_invents_a_small_scan(size: float) -> None:
+    for place in (0.0, 0.013, 0.031):
+        dose = TrueDose()
+        dose.add(Deposit((place, -place), np.eye(2), 1e6, edge_um=1e-4, size_um=(size, size / 3)))
+        assert dose.map(1.0).sum() * 1e6 == pytest.approx(1e6, rel=1e-6)
+
+
 def test_nothing_is_deposited_without_electrons() -> None:
     dose = TrueDose()
     dose.add(Deposit((0, 0), np.eye(2), 0.0, edge_um=0.1, radius_um=1.0))
