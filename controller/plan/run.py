@@ -169,7 +169,7 @@ class ScanPlan(Frozen):
     """The 4D-STEM data set."""
 
     shape: tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]] = (44, 44)
-    step_A: Annotated[float, Field(gt=0, le=100)] = 1.05
+    step_A: Annotated[float, Field(gt=0, le=100)] = 1.5
     fluence_e_per_A2: Annotated[float, Field(gt=0, le=1e6)] = 120.0
     dwell_s: Annotated[float, Field(gt=0, le=1)] = 1e-3
     convergence_semiangle_mrad: Annotated[float, Field(gt=0, le=60)] = 10.0
