@@ -14,7 +14,7 @@ from models.confidence import Confidence
 from models.evaluation_scenes import draw_evaluation_scene
 from models.imaging import Scene
 from models.inference import network_of
-from models.picker import RegionPicker, RegionResult
+from models.picker import SCORE_TO_ACT, RegionPicker, RegionResult
 from models.truth import judge_picks
 from models.weights import Weights
 
@@ -36,7 +36,7 @@ class Metrics:
     given: float
     """Share of scenes in which it did not abstain."""
     recall: float
-    """Share of the usable crystals taken by right picks with a score of at least 0.5."""
+    """Share of the usable crystals taken by right picks with a score to act on."""
     calibration_error: float
     """Expected calibration error of the scores of all listed picks, ten bins."""
     flagged: float
@@ -174,7 +174,9 @@ def _summary(dose: float, outcomes: list[_Outcome]) -> Metrics:
         precision_at_1=_share([first[k] for k in possible]),
         precision_when_given=_share([first[k] for k in given]),
         given=len(given) / max(len(outcomes), 1),
-        recall=float((right & (scores >= 0.5)).sum()) / crystals if crystals else float("nan"),
+        recall=float((right & (scores >= SCORE_TO_ACT)).sum()) / crystals
+        if crystals
+        else float("nan"),
         calibration_error=calibration_error(scores, right),
         flagged=_share([o.flagged for o in outcomes]),
         thickness_error_mfp=float(np.nanmedian([o.thickness_error_mfp for o in outcomes])),

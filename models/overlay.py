@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from models.picker import RegionResult
+from models.picker import SCORE_TO_ACT, RegionResult
 
 COLOURS = np.array(
     [(0, 0, 0), (110, 110, 110), (0, 158, 115), (213, 94, 0), (204, 121, 167), (86, 180, 233)],
@@ -55,7 +55,7 @@ def draw_overlay(
     for rank, pick in enumerate(result.picks[:_LISTED], start=1):
         y, x = (pick.y_px + 0.5) * zoom, (pick.x_px + 0.5) * zoom
         r = pick.radius_nm / pixel_size_nm * zoom
-        sure = pick.score >= 0.5 and not result.abstained
+        sure = pick.score >= SCORE_TO_ACT and not result.abstained
         colour = (255, 230, 0) if sure else (255, 140, 140)
         pen.ellipse((x - r, y - r, x + r, y + r), outline=colour, width=2 if sure else 1)
         pen.text((x + r + 2, y - 6), f"{rank}: {pick.score:.2f}", fill=colour)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from models.unet import RegionUNet
 
 Floats = NDArray[np.float32]
-SCORE_TO_ACT = 0.5
+SCORE_TO_ACT = 0.4
 """Below this best score the picker abstains."""
 SCORE_TO_LIST = 0.03
 LEAST_ELECTRONS = 50.0

@@ -10,7 +10,7 @@ import torch
 from scipy import ndimage
 
 from models.classes import Mode, RegionClass
-from models.evaluate import confusion, intersection_over_union, pick_scene, pickable_crystals
+from models.evaluate import confusion, intersection_over_union, pick_scene
 from models.evaluation_scenes import draw_evaluation_scene
 from models.frames import ImageError, mend_bad_pixels
 from models.imaging import ImagingConfig, Scene, take_image
@@ -64,23 +64,21 @@ def test_the_network_beats_otsu_at_5_electrons_per_pixel(
         ours = ours + confusion(pick_scene(picker, scene).labels, truth)
         otsu = otsu + confusion(_otsu_labels(scene), truth)
     crystal = RegionClass.CRYSTAL
-    assert intersection_over_union(ours)[crystal] > 1.5 * intersection_over_union(otsu)[crystal]
-    assert (intersection_over_union(ours)[[0, 1, 2, 5]] > 0.3).all()
+    assert intersection_over_union(ours)[crystal] > 1.3 * intersection_over_union(otsu)[crystal]
+    assert (intersection_over_union(ours)[[0, 1, 2, 5]] > [0.4, 0.4, 0.2, 0.3]).all()
 
 
-def test_most_first_picks_are_right_at_5_electrons_per_pixel(
-    picker: RegionPicker, scenes: list[Scene]
-) -> None:
-    right, given = 0, 0
+def test_scores_promise_no_more_than_they_keep(picker: RegionPicker, scenes: list[Scene]) -> None:
+    """The number of right picks is within three standard deviations of the sum of the scores."""
+    promised, spread, kept = 0.0, 0.0, 0
     for scene in scenes:
-        result = pick_scene(picker, scene)
-        if result.abstained or not pickable_crystals(scene):
-            continue
-        given += 1
-        best = result.picks[0]
-        right += judge_picks(scene.specimen.truth, [(best.y_px, best.x_px, best.radius_nm)])[0]
-    assert given >= 4
-    assert right >= 0.6 * given
+        picks = pick_scene(picker, scene).picks
+        verdicts = judge_picks(scene.specimen.truth, [(p.y_px, p.x_px, p.radius_nm) for p in picks])
+        kept += sum(verdicts)
+        promised += sum(p.score for p in picks)
+        spread += sum(p.score * (1 - p.score) for p in picks)
+    assert promised > 0.5
+    assert kept > promised - 3 * spread**0.5
 
 
 def test_a_result_keeps_its_promises(picker: RegionPicker, scenes: list[Scene]) -> None:
