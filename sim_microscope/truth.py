@@ -7,7 +7,7 @@ Tests and reports read it; nothing that decides or perceives does.  ``truth.h5``
     /exposures            one row per exposure: purpose of the optics, true and read pose, electrons
     /exposures_crystals   what each diffraction exposure illuminated
     /scans/<exposure>     true phase, thickness, orientation, defocus, rotation
-    /fluence_e_per_A2     map of the true fluence, (row = y, col = x), 100 nm cells
+    /fluence_e_per_A2     true fluence, (row = y, col = x): the largest in each 100 nm cell
 """
 
 from __future__ import annotations

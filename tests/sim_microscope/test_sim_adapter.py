@@ -202,7 +202,7 @@ def test_the_truth_is_written_at_the_end_and_on_demand(tmp_path: Path) -> None:
     bench.go(x_um=x, y_um=y)
     bench.frame("diffraction", 0.1)
     adapter.write_optics(OpticsChange(mode=Mode.STEM))
-    bench.scan(Scan(shape=(2, 3), step_A=10.0, dwell_s=1e-3))
+    bench.scan(Scan(shape=(1, 2), step_A=10.0, dwell_s=1e-3))
     adapter.close()
     adapter.close()
     with h5py.File(tmp_path / "truth.h5") as file:
@@ -216,11 +216,12 @@ def test_the_truth_is_written_at_the_end_and_on_demand(tmp_path: Path) -> None:
         assert file["exposures_crystals"][0, 1] == 0
         assert len(file["scans"]) == 1
         scan = next(iter(file["scans"].values()))
-        assert scan["positions_A"].shape == (6, 2)
+        assert scan["positions_A"].shape == (2, 2)
         assert scan["phase_rad"].ndim == 2
         fluence = file["fluence_e_per_A2"]
         total = fluence[:].sum() * (1e4 * fluence.attrs["cell_um"]) ** 2
-        assert total == pytest.approx(adapter.truth.dose.electrons(), rel=0.02)
+        assert total > 0.98 * adapter.truth.dose.electrons()
+        assert fluence[:].max() >= 0.99 * adapter.truth.fluence_at(*adapter.true_beam_um())
 
 
 def test_without_a_run_folder_nothing_is_written(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from sim_microscope.faults import FAULTS, RANDOM_WITHIN_S, FaultBoard
 from tests.sim_microscope.conftest import Bench
 
 OpenBench = Callable[..., Bench]
-SMALL = Scan(shape=(20, 32), step_A=15.0, dwell_s=1e-3)
+SMALL = Scan(shape=(20, 32), step_A=60.0, dwell_s=1e-3)
 
 
 # --- when ---------------------------------------------------------------------------------
