@@ -96,7 +96,8 @@ class TargetPlan(Frozen):
     minimum: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Fewer accepted scans than this are a finding. Default: `wanted`."""
     max_visited: Annotated[int, Field(ge=1, le=10_000)] = 40
-    min_score: Annotated[float, Field(ge=0, le=1)] = 0.3
+    min_score: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """Least probability to be usable; the diffraction pattern is the second look."""
     min_radius_nm: Positive = 70.0
 
     @property
