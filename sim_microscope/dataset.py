@@ -22,6 +22,7 @@ from uuid import UUID, uuid5
 import numpy as np
 from numpy.typing import NDArray
 
+from controller.hardware.errors import DetectorError, StaleFrameError
 from controller.hardware.values import Axis, DetectorJob, Mode, OpticsChange, Scan
 from sim_microscope.adapter import SimulatedAdapter, open_adapter
 from sim_microscope.geometry import plane_rotation
@@ -32,6 +33,7 @@ from sim_microscope.scenario import Scenario
 _SPACE = UUID("7c1e2f0a-4a53-5d0e-9b6f-0d7f4d2c9a11")
 _SETTLE_S = 5.0
 _TIMEOUT_S = 60.0
+_ATTEMPTS = 2
 _TILE_OVERLAP = 0.08
 _PATTERN_LEFTOVER_DEG = (1.0, 0.4)
 """How far from the zone, in alpha and beta, the second pattern of a crystal is taken."""
@@ -125,7 +127,21 @@ class _Operator:
         return DetectorJob(name, detector, frame_s, 1 if scan is None else scan.positions, scan)
 
     def frame(self, detector: str, frame_s: float) -> tuple[UUID, NDArray[np.generic]]:
-        """One frame with its exposure id."""
+        """One frame with its exposure id; a detector that fails once is asked again.
+
+        Raises
+        ------
+        DetectorError
+            It failed several times in a row.
+        """
+        for _ in range(_ATTEMPTS):
+            try:
+                return self._one_frame(detector, frame_s)
+            except DetectorError:
+                self.adapter.abort()
+        return self._one_frame(detector, frame_s)
+
+    def _one_frame(self, detector: str, frame_s: float) -> tuple[UUID, NDArray[np.generic]]:
         job = self._job(detector, frame_s)
         self.adapter.arm(job)
         self.adapter.open_beam()
@@ -133,7 +149,13 @@ class _Operator:
             self.adapter.clock.sleep(frame_s)
         finally:
             self.adapter.blank_beam()
-        return job.exposure_id, self.adapter.collect(_TIMEOUT_S).data
+        frame = self.adapter.collect(_TIMEOUT_S)
+        if frame.job_id != job.exposure_id:
+            raise StaleFrameError(
+                f"{detector} delivered the frame of another exposure; the beam is blanked. "
+                f"Expose again"
+            )
+        return job.exposure_id, frame.data
 
     def scan(self, scan: Scan) -> tuple[UUID, NDArray[np.generic]]:
         """Counts (scan_y, scan_x, det_y, det_x) with their exposure id."""

@@ -50,6 +50,13 @@ def test_the_files_hold_what_the_command_line_reads(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.png"))) == 4
 
 
+def test_a_detector_that_fails_once_is_asked_again(tmp_path: Path) -> None:
+    nothing = DatasetSize(most_tiles=1, pattern_crystals=0, scans=0)
+    faults = ("camera-timeout@step:1", "arm-fails@step:2")
+    result = write_dataset("easy", tmp_path, seed=4, faults=faults, size=nothing)
+    assert result["image_count"] == 1
+
+
 def test_a_bad_scenario_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no scenario is called"):
         write_dataset("nowhere", tmp_path / "out", seed=1)
