@@ -109,7 +109,7 @@ def _write_calibration(group: h5py.Group, result: Reconstruction) -> None:
     group["tilt_mrad"].attrs["source"] = tilt[0].source
     group["affine"] = np.array(result.calibration.affine)
     group["affine"].attrs["sigma"] = np.nan
-    group["affine"].attrs["source"] = "nominal"
+    group["affine"].attrs["source"] = result.calibration.rotation_deg.source
     group["mirrored"] = result.calibration.mirrored
 
 
