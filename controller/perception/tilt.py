@@ -88,11 +88,10 @@ def wavelength_A(energy_keV: float) -> float:
     return 12.2642596 / math.sqrt(e_eV * (1 + 0.978475598e-6 * e_eV))
 
 
-def _merit(estimate: TiltEstimate) -> tuple[float, float]:
-    """Explained fraction first (in steps of 5 %), then the smaller tilt."""
-    explained = estimate.explained_fraction
-    coarse = round(explained / 0.05) if math.isfinite(explained) else -1
-    return coarse, -estimate.misorientation_deg
+def _merit(estimate: TiltEstimate) -> float:
+    """What the pattern gains in log-likelihood by this crystal: comparable between zones."""
+    gain = estimate.log_gain
+    return gain if math.isfinite(gain) else -math.inf
 
 
 def _prior(hint: TiltHint | None) -> TiltPrior | None:
