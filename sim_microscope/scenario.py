@@ -152,6 +152,17 @@ class StageSpec(_Part):
     """Chance per move that the goniometer jumps once it has arrived."""
     jump_um: NonNegative = 0.08
 
+    @model_validator(mode="after")
+    def _tilts_are_tilts(self) -> Self:
+        for name in ("alpha", "beta"):
+            axis: AxisSpec = getattr(self, name)
+            if max(abs(axis.low), abs(axis.high)) > 90:
+                raise ValueError(
+                    f"{name} from {axis.low:g} to {axis.high:g} deg: no goniometer tilts beyond "
+                    f"90 deg; give the range of a holder"
+                )
+        return self
+
 
 class OpticsSpec(_Part):
     """Lenses and deflectors, and how wrong the stored calibration is."""

@@ -82,3 +82,10 @@ def test_a_cif_beside_the_scenario_is_found(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("specimen: {crystals: [{structure: own.cif, count: 1}]}")
     assert lay_out(load_scenario(path), 0)[0].structure.name == "own"
+
+
+def test_a_holder_that_tilts_beyond_90_degrees_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("stage: {alpha: {low: -25, high: 200, speed_per_s: 2}}")
+    with pytest.raises(ScenarioError, match=r"alpha from -25 to 200 deg.*holder"):
+        load_scenario(str(path))
