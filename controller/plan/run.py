@@ -96,7 +96,7 @@ class TargetPlan(Frozen):
     minimum: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Fewer accepted scans than this are a finding. Default: `wanted`."""
     max_visited: Annotated[int, Field(ge=1, le=10_000)] = 40
-    min_score: Annotated[float, Field(ge=0, le=1)] = 0.2
+    min_score: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Least probability to be usable; the diffraction pattern is the second look."""
     min_radius_nm: Positive = 70.0
 
@@ -189,8 +189,9 @@ class ReconstructionPlan(Frozen):
     """How the scans are looked at during the run."""
 
     enabled: bool = True
-    accept_resolution_A: Positive = 3.0
-    """A scan counts as a success if its lattice limit or FRC resolution is at most this."""
+    accept_resolution_A: Positive = 5.0
+    """A scan counts as a success if both its lattice limit and its FRC resolution are at most this:
+    for a framework of 20 A cells, reflections of several orders stand out of the noise."""
     modelled_time_s: NonNegative = 60.0
     """Virtual time that a reconstruction takes in simulation."""
     max_passes: Annotated[int, Field(ge=1, le=500)] | None = None
