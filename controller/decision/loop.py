@@ -21,7 +21,7 @@ from controller.decision.actions import (
     action_target,
     edited,
 )
-from controller.decision.approval import Answer, Approver, Proposal, Unattended, must_ask
+from controller.decision.approval import Answer, Approver, Proposal, must_ask
 from controller.decision.belief import Belief, update
 from controller.decision.forecast import cost_e_per_A2
 from controller.decision.policy import decide
@@ -226,8 +226,3 @@ class AgentLoop:
 
 def _is_refusal(error: MicroscopeError) -> bool:
     return error.dose_state.value == "none"
-
-
-def unattended() -> Approver:
-    """The approver of a run that nobody watches."""
-    return Unattended()
