@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -11,13 +12,14 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress
 
+from controller.cli.holder import HolderFlags, drawable, stage_given
 from controller.cli.output import InputError, Output, command
 
 SIMULATORS = "lodestem.simulators"
 """Entry points that write data sets of a scenario: the simulator is found, never imported."""
 
 
-def align_command(
+def align_command(  # noqa: PLR0913  (one per flag)
     inputs: list[Path],
     *,
     energy_keV: float | None,
@@ -25,6 +27,9 @@ def align_command(
     structure: Path | None,
     zone: str | None,
     overlay: Path | None,
+    holder: HolderFlags,
+    stereogram: Path | None,
+    orientation: Path | None,
     as_json: bool,
 ) -> None:
     """Read tilts from pattern files."""
@@ -33,6 +38,7 @@ def align_command(
         from controller.perception.alignment import (
             AlignmentInputError,
             Calibration,
+            Pictures,
             StructureError,
             align_files,
             structure_from_cif,
@@ -45,9 +51,20 @@ def align_command(
                 structure=None if structure is None else structure_from_cif(structure),
                 target_zone_uvw=parse_zone(zone),
             )
-            result = align_files(inputs, given, overlay=overlay)
+            result = align_files(
+                inputs,
+                given,
+                stage=stage_given(holder, stereogram or orientation),
+                pictures=Pictures(overlay, drawable(stereogram), orientation),
+            )
         except (AlignmentInputError, StructureError) as error:
             raise InputError(str(error), "see `lodestem align --help`") from error
+        for kind, wanted in (("stereograms", stereogram), ("orientations", orientation)):
+            if wanted is not None and not result.get(kind):
+                output.warn(
+                    f"no {kind[:-1]} was written: it needs an answer with the structure known, and "
+                    f"the goniometer's reading"
+                )
         output.result(result, "\n".join(_tilt_line(k, r) for k, r in result["patterns"].items()))
 
 
@@ -73,9 +90,20 @@ def parse_zone(text: str | None) -> tuple[int, int, int] | None:
 def _tilt_line(name: str, record: dict[str, Any]) -> str:
     if not record["answered"]:
         return f"{name}: no answer: {record['reason']}"
-    return (
+    line = (
         f"{name}: tilt ({record['tilt_x_mrad']:+.2f}, {record['tilt_y_mrad']:+.2f}) mrad "
         f"+- {record['sigma_mrad']:.2f}, {record['misorientation_deg']:.3f} deg, {record['mode']}"
+    )
+    move = record.get("move")
+    if move is None:
+        return line
+    left = math.hypot(
+        move["residual_misorientation_deg"], math.degrees(1e-3 * move["residual_sigma_mrad"])
+    )
+    beyond = "" if move["reachable"] else " (as near as the holder gets)"
+    return (
+        f"{line}; go to alpha {move['tilt_alpha_deg']:+.2f}, beta {move['tilt_beta_deg']:+.2f} deg"
+        f"{beyond}: {left:.2f} deg expected"
     )
 
 

@@ -174,13 +174,32 @@ def align(
     structure: Annotated[Path | None, typer.Option(help="CIF file.")] = None,
     zone: Annotated[str | None, typer.Option(help="Target zone axis, e.g. 0,0,1.")] = None,
     overlay: Annotated[Path | None, typer.Option(help="Draw the fit here (PNG).")] = None,
+    pose: Annotated[
+        str | None, typer.Option(help="Goniometer reading alpha,beta in deg, e.g. --pose=3.2,-1.1.")
+    ] = None,
+    limits: Annotated[
+        str | None, typer.Option(help="Reach alpha_lo,alpha_hi,beta_lo,beta_hi in deg.")
+    ] = None,
+    tilt_axis_azimuth_deg: Annotated[
+        float | None,
+        typer.Option("--tilt-axis-azimuth-deg", help="Alpha axis on the camera, +x towards +y."),
+    ] = None,
+    mirrored: Annotated[bool, typer.Option("--mirrored", help="The camera mirrors.")] = False,
+    stereogram: Annotated[
+        Path | None, typer.Option(help="Draw the zones within reach here (SVG, PNG, PDF).")
+    ] = None,
+    orientation: Annotated[
+        Path | None, typer.Option(help="Export orientation and reading here (JSON, or .ub).")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Read the tilt of a crystal from diffraction patterns.
 
-    Example: `lodestem align pattern.tif --energy-keV 300 --inv-A-per-px 0.01 --overlay fit.png`.
+    Examples: `lodestem align pattern.tif --energy-keV 300 --inv-A-per-px 0.01 --overlay fit.png`;
+    with `--pose=3.2,-1.1 --tilt-axis-azimuth-deg -62` it proposes a move.
     """
     align_command = _verb("files", "align_command")
+    from controller.cli.holder import HolderFlags
 
     align_command(
         inputs,
@@ -189,6 +208,9 @@ def align(
         structure=structure,
         zone=zone,
         overlay=overlay,
+        holder=HolderFlags(pose, limits, tilt_axis_azimuth_deg, mirrored),
+        stereogram=stereogram,
+        orientation=orientation,
         as_json=as_json,
     )
 

@@ -18,6 +18,12 @@ from controller.perception.alignment.geometry import (
     zone_from_tilt,
     zone_in_holder,
 )
+from controller.perception.alignment.moves import (
+    Goniometer,
+    HolderReach,
+    ProposedMove,
+    propose_move,
+)
 from controller.perception.alignment.result import Alternative, Marks, TiltEstimate, TiltPrior
 
 if TYPE_CHECKING:
@@ -26,42 +32,77 @@ if TYPE_CHECKING:
         AlignmentInputError,
         Calibration,
         PatternInput,
+        Pictures,
+        StageGiven,
         align_files,
         measure,
         read_patterns,
     )
-    from controller.perception.alignment.overlay import draw_overlay, save_overlay
+    from controller.perception.alignment.findings import Findings, find_more
+    from controller.perception.alignment.orientation_file import (
+        CrystalOrientation,
+        OrientationFileError,
+        crystal_orientation,
+        read_orientation,
+        write_orientation,
+    )
+    from controller.perception.alignment.overlay import Caption, draw_overlay, save_overlay
     from controller.perception.alignment.pattern import PatternError
+    from controller.perception.alignment.stereogram import (
+        Stereogram,
+        draw_stereogram,
+        save_stereogram,
+    )
     from controller.perception.alignment.structure import (
         CrystalStructure,
         StructureError,
         structure_from_cif,
     )
+    from controller.perception.alignment.zones import PlacedZone, place_zones
 
 __all__ = [
     "AlignmentInputError",
     "Alternative",
     "Calibration",
+    "Caption",
+    "CrystalOrientation",
     "CrystalStructure",
+    "Findings",
+    "Goniometer",
     "HolderFrame",
+    "HolderReach",
     "Marks",
+    "OrientationFileError",
     "PatternError",
     "PatternInput",
+    "Pictures",
+    "PlacedZone",
+    "ProposedMove",
+    "StageGiven",
+    "Stereogram",
     "StructureError",
     "TiltEstimate",
     "TiltPrior",
     "align_files",
     "correction_rotation",
+    "crystal_orientation",
     "draw_overlay",
+    "draw_stereogram",
     "estimate_tilt",
+    "find_more",
     "goniometer_for_zone",
     "measure",
     "misorientation_deg",
+    "place_zones",
     "predicted_tilt",
+    "propose_move",
+    "read_orientation",
     "read_patterns",
     "save_overlay",
+    "save_stereogram",
     "structure_from_cif",
     "tilt_from_zone",
+    "write_orientation",
     "zone_from_tilt",
     "zone_in_holder",
 ]
@@ -69,17 +110,32 @@ __all__ = [
 _HOME = {
     "AlignmentInputError": "files",
     "Calibration": "files",
+    "Caption": "overlay",
+    "CrystalOrientation": "orientation_file",
     "CrystalStructure": "structure",
+    "Findings": "findings",
+    "OrientationFileError": "orientation_file",
     "PatternError": "pattern",
     "PatternInput": "files",
+    "Pictures": "files",
+    "PlacedZone": "zones",
+    "StageGiven": "files",
+    "Stereogram": "stereogram",
     "StructureError": "structure",
     "align_files": "files",
+    "crystal_orientation": "orientation_file",
     "draw_overlay": "overlay",
+    "draw_stereogram": "stereogram",
     "estimate_tilt": "estimate",
+    "find_more": "findings",
     "measure": "files",
+    "place_zones": "zones",
+    "read_orientation": "orientation_file",
     "read_patterns": "files",
     "save_overlay": "overlay",
+    "save_stereogram": "stereogram",
     "structure_from_cif": "structure",
+    "write_orientation": "orientation_file",
 }
 
 

@@ -2,12 +2,12 @@
 
 A stack holds ``/patterns/<id>`` (2-D counts) with the attributes ``energy_eV``,
 ``inv_A_per_px``, and optionally ``beam_stop``, ``structure`` (the name of a CIF text in
-``/cif/<name>``) and ``target_zone_uvw``.  Images (TIFF, PNG, MRC, NPY) bring counts only;
-calibration comes as arguments.
+``/cif/<name>``), ``target_zone_uvw``, and the goniometer's ``alpha_deg`` and ``beta_deg``.
+Images (TIFF, PNG, MRC, NPY) bring counts only; calibration comes as arguments.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.perception.alignment.estimate import estimate_tilt
+from controller.perception.alignment.findings import Findings, caption, find_more, stereogram
+from controller.perception.alignment.geometry import HolderFrame
+from controller.perception.alignment.moves import Goniometer, HolderReach
+from controller.perception.alignment.orientation_file import write_orientation
 from controller.perception.alignment.pattern import PatternError
 from controller.perception.alignment.result import TiltEstimate
 from controller.perception.alignment.structure import CrystalStructure, structure_from_cif
@@ -54,6 +58,38 @@ class PatternInput:
     beam_stop: bool = False
     structure: CrystalStructure | None = None
     target_zone_uvw: tuple[int, int, int] | None = None
+    pose_deg: tuple[float, float] | None = None
+    """(alpha, beta) of the goniometer, where the file says it."""
+
+
+@dataclass(frozen=True)
+class StageGiven:
+    """What is known about the holder: turns a tilt into a move and zones into readings."""
+
+    frame: HolderFrame
+    pose_deg: tuple[float, float] | None = None
+    """(alpha, beta); wins over the attributes of a stack."""
+    reach: HolderReach = field(default_factory=HolderReach)
+    sigma_deg: float = 0.05
+    azimuth_sigma_deg: float = 1.0
+
+    def goniometer(self, pattern: PatternInput) -> Goniometer | None:
+        """The goniometer of one pattern; None where its reading is not known."""
+        pose = self.pose_deg or pattern.pose_deg
+        if pose is None:
+            return None
+        return Goniometer(
+            pose[0], pose[1], self.frame, self.reach, self.sigma_deg, self.azimuth_sigma_deg
+        )
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Where to write what goes beside the JSON; with several patterns the id joins the name."""
+
+    overlay: Path | None = None
+    stereogram: Path | None = None
+    orientation: Path | None = None
 
 
 def read_patterns(path: Path, given: Calibration) -> Iterator[PatternInput]:
@@ -91,7 +127,12 @@ def measure(pattern: PatternInput) -> TiltEstimate:
 
 
 def align_files(
-    paths: Sequence[Path], given: Calibration | None = None, *, overlay: Path | None = None
+    paths: Sequence[Path],
+    given: Calibration | None = None,
+    *,
+    overlay: Path | None = None,
+    stage: StageGiven | None = None,
+    pictures: Pictures | None = None,
 ) -> dict[str, Any]:
     """Measure every pattern of every file: the ``result`` of ``lodestem align --json``.
 
@@ -102,26 +143,31 @@ def align_files(
     given
         Calibration from the command line.
     overlay
-        Where to draw the patterns with their circles; with several patterns the id is put
-        before the suffix.
+        Where to draw the patterns with their circles; short for ``pictures``.
+    stage
+        How the holder lies on the detector, and its reading: gives moves and zones.
+    pictures
+        Where to write overlays, stereograms and orientations; with several patterns the id is
+        put before the suffix.
 
     Returns
     -------
     dict
         ``{"patterns": {id: record}}``, ids made unique by the file's stem where they clash; with
-        ``"overlays": {id: path}`` where overlays were drawn.  A pattern that cannot be measured
-        is answered False with the reason.
+        ``"overlays"``, ``"stereograms"`` and ``"orientations"``, each ``{id: path}``, where such
+        were written.  A pattern that cannot be measured is answered False with the reason.
 
     Raises
     ------
     AlignmentInputError
         A file cannot be read, or its calibration is missing.
     """
+    wanted = pictures or Pictures(overlay=overlay)
     inputs = [
         (path, pattern) for path in paths for pattern in read_patterns(path, given or Calibration())
     ]
     records: dict[str, Any] = {}
-    overlays: dict[str, str] = {}
+    written: dict[str, dict[str, str]] = {}
     for path, pattern in inputs:
         key = pattern.id if pattern.id not in records else f"{path.stem}:{pattern.id}"
         try:
@@ -129,21 +175,61 @@ def align_files(
         except PatternError as problem:
             records[key] = _refused(pattern, str(problem))
             continue
-        records[key] = estimate.as_record()
-        if overlay is not None:
+        goniometer = None if stage is None else stage.goniometer(pattern)
+        findings = find_more(
+            estimate,
+            energy_keV=pattern.energy_keV,
+            structure=pattern.structure,
+            goniometer=goniometer,
+            source=str(path),
+        )
+        records[key] = estimate.as_record() | findings.as_record()
+        show = _Shown(key, pattern, estimate, findings, goniometer, len(inputs) == 1)
+        for kind, place in show.write(wanted):
+            written.setdefault(kind, {})[key] = str(place)
+    return {"patterns": records} | written
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """One measured pattern on its way to files."""
+
+    key: str
+    pattern: PatternInput
+    estimate: TiltEstimate
+    findings: Findings
+    goniometer: Goniometer | None
+    alone: bool
+
+    def write(self, wanted: Pictures) -> Iterator[tuple[str, Path]]:
+        """Write what is wanted and can be told; yields kind and path."""
+        if wanted.overlay is not None:
             from controller.perception.alignment.overlay import save_overlay
 
-            alone = len(inputs) == 1
-            place = overlay if alone else overlay.with_stem(f"{overlay.stem}-{_filename(key)}")
+            place = self._place(wanted.overlay)
             save_overlay(
                 place,
-                pattern.counts,
-                estimate,
-                energy_keV=pattern.energy_keV,
-                title=key,
+                self.pattern.counts,
+                self.estimate,
+                energy_keV=self.pattern.energy_keV,
+                caption=caption(
+                    self.key, self.findings, self.pattern.structure, self.pattern.target_zone_uvw
+                ),
             )
-            overlays[key] = str(place)
-    return {"patterns": records, "overlays": overlays} if overlays else {"patterns": records}
+            yield "overlays", place
+        if wanted.stereogram is not None and self.goniometer is not None and self.findings.zones:
+            from controller.perception.alignment.stereogram import save_stereogram
+
+            place = self._place(wanted.stereogram)
+            save_stereogram(place, stereogram(self.key, self.findings, self.goniometer))
+            yield "stereograms", place
+        if wanted.orientation is not None and self.findings.orientation is not None:
+            place = self._place(wanted.orientation)
+            write_orientation(place, self.findings.orientation)
+            yield "orientations", place
+
+    def _place(self, path: Path) -> Path:
+        return path if self.alone else path.with_stem(f"{path.stem}-{_filename(self.key)}")
 
 
 def _filename(key: str) -> str:
@@ -251,7 +337,20 @@ def _read_stack(path: Path, given: Calibration) -> Iterator[PatternInput]:
                 else given.beam_stop,
                 structure=structure,
                 target_zone_uvw=zone,
+                pose_deg=_pose(attributes, where),
             )
+
+
+def _pose(attributes: dict[str, Any], where: str) -> tuple[float, float] | None:
+    if "alpha_deg" not in attributes:
+        return None
+    values = [float(np.ravel(attributes.get(name, 0.0))[0]) for name in ("alpha_deg", "beta_deg")]
+    if not all(abs(value) <= 90 for value in values):
+        raise AlignmentInputError(
+            f"{where}: alpha_deg = {values[0]:g}, beta_deg = {values[1]:g}: a goniometer reads "
+            f"within -90 .. 90 deg; correct the attributes"
+        )
+    return values[0], values[1]
 
 
 def _attribute(
