@@ -7,11 +7,16 @@ each mode lies.  Shifts and tilts are stated in the column frame (X along the al
 - beam shift (nm): the illumination or probe lands at this column point;
 - image shift (nm): this column point appears in the middle of the camera;
 - beam tilt (mrad): the incident direction is (tilt_x, tilt_y, 1), with descan.
+
+Deflectors and projector may be off, as a scenario says: the tilt coils turned, with a wrong gain
+and cross-talk; the descan incomplete, so that the direct beam walks on the camera; the diffraction
+camera elliptical.  The ellipse and the walk are of the parallel-beam patterns only.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +26,7 @@ from controller.hardware.values import Calibration, Mode, OpticsChange, OpticsSt
 from sim_microscope.faults import FaultBoard
 from sim_microscope.geometry import carry_onto_z, plane_rotation
 from sim_microscope.randomness import stream
-from sim_microscope.scenario import Scenario
+from sim_microscope.scenario import OpticsSpec, Scenario
 
 Array = NDArray[np.float64]
 
@@ -83,6 +88,13 @@ class TrueOptics:
     """(row, col) offset of the direct beam from the middle of the diffraction detector."""
     phi12_rad: float
     phi21_rad: float
+    beam_tilt_matrix: Array
+    """(2, 2): true beam tilt, column frame, from the nominal one."""
+    descan_matrix: Array
+    """(2, 2): shift of the direct beam in mrad, column frame, per mrad of nominal beam tilt."""
+    ellipticity: float
+    ellipse_azimuth_deg: float
+    """The pattern is stretched by sqrt(1 + e) along this direction and shrunk across it."""
 
 
 @dataclass
@@ -237,9 +249,23 @@ class SimulatedOptics:
         c, s = np.cos(turn), np.sin(turn)
         return np.array([[c, -s], [s, c]])
 
+    def direct_beam_px(self) -> Array:
+        """(row, col) offset of the direct beam from the middle of the diffraction camera."""
+        walk = self.true.descan_matrix @ np.array(self.now.beam_tilt_mrad)
+        x, y = np.linalg.inv(self.column_from_detector()) @ walk / self.sampling_mrad()
+        return np.array(self.true.direct_beam_px) + np.array([y, x])
+
+    def camera_distortion(self) -> Array:
+        """(2, 2): what the diffraction camera makes of detector (x, y) vectors."""
+        turn = np.deg2rad(self.true.ellipse_azimuth_deg)
+        c, s = np.cos(turn), np.sin(turn)
+        axes = np.array([[c, -s], [s, c]])
+        stretch = np.sqrt(1 + self.true.ellipticity)
+        return np.asarray(axes @ np.diag([stretch, 1 / stretch]) @ axes.T)
+
     def beam_upright(self) -> Array:
         """Rotation (3, 3) that takes the incident direction to Z."""
-        tx, ty = np.array(self.now.beam_tilt_mrad) * 1e-3
+        tx, ty = self.true.beam_tilt_matrix @ np.array(self.now.beam_tilt_mrad) * 1e-3
         return carry_onto_z(np.array([tx, ty, 1.0]))
 
 
@@ -273,6 +299,7 @@ def _calibrate(scenario: Scenario, seed: int) -> tuple[TrueOptics, Calibration]:
         direct_beam_px=(off(spec.camera_direct_beam_px), off(spec.camera_direct_beam_px)),
         phi12_rad=float(rng.uniform(0, np.pi)),
         phi21_rad=float(rng.uniform(0, 2 * np.pi)),
+        **_deflections(spec, seed),
     )
     stored = Calibration(
         image_rotation_deg=spec.image_rotation_deg,
@@ -287,3 +314,25 @@ def _calibrate(scenario: Scenario, seed: int) -> tuple[TrueOptics, Calibration]:
         method="simulated service visit",
     )
     return true, stored
+
+
+class _Deflections(TypedDict):
+    beam_tilt_matrix: Array
+    descan_matrix: Array
+    ellipticity: float
+    ellipse_azimuth_deg: float
+
+
+def _deflections(spec: OpticsSpec, seed: int) -> _Deflections:
+    """Tilt coils, descan and ellipse, from draws of their own."""
+    rng = stream(seed, "optics.deflections")
+    turn = np.deg2rad(spec.beam_tilt_rotation_deg)
+    c, s = np.cos(turn), np.sin(turn)
+    gain = np.diag(1 + spec.beam_tilt_gain_error * np.clip(rng.normal(size=2), -2, 2))
+    cross = spec.beam_tilt_cross_talk * rng.normal(size=(2, 2)) * (1 - np.eye(2))
+    return _Deflections(
+        beam_tilt_matrix=np.array([[c, -s], [s, c]]) @ (gain + cross),
+        descan_matrix=spec.descan_error * rng.normal(size=(2, 2)),
+        ellipticity=spec.ellipticity,
+        ellipse_azimuth_deg=spec.ellipse_azimuth_deg,
+    )

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim_microscope.geometry import axis_to_beam_deg
+from sim_microscope.gold import GoldInBeam, gold_pattern, on_gold
 from sim_microscope.layout import Crystal
 from sim_microscope.optics import SimulatedOptics
 from sim_microscope.scattering.diffraction import (
@@ -65,6 +66,8 @@ class DiscContents:
     empty_carbon_nm: float
     centre_um: tuple[float, float]
     """Holder point on the beam's axis."""
+    gold: GoldInBeam | None = None
+    """The standard, where the disc lies on it."""
 
 
 def disc_contents(specimen: Specimen, optics: SimulatedOptics, pose: TruePose) -> DiscContents:
@@ -121,12 +124,26 @@ def disc_contents(specimen: Specimen, optics: SimulatedOptics, pose: TruePose) -
                 tilt_mrad=_tilt_mrad(to_detector @ axis[:2] * np.sign(axis[2]), angle),
             )
         )
-    empty = weight * (covered == 0)
+    coated = on_gold(specimen.gold, x, y)
+    empty = weight * (covered == 0) * ~coated
+    golden = weight * (covered == 0) * coated
+    middle_um = (float(centre[0]), float(centre[1]))
+    gold = None
+    if specimen.gold is not None and golden.sum() > 0:
+        gold = GoldInBeam(
+            specimen.gold,
+            specimen.seed,
+            float(golden.sum()),
+            middle_um,
+            optics.beam_diameter_nm(),
+            _mean(carbon, golden),
+        )
     return DiscContents(
         lit,
         float(empty.sum()),
         _mean(carbon, empty) if empty.sum() > 0 else 0.0,
-        (float(centre[0]), float(centre[1])),
+        middle_um,
+        gold,
     )
 
 
@@ -140,14 +157,16 @@ def pattern_per_electron(
     """Expected intensity per incident electron, float64 `shape`."""
     true = optics.true
     azimuth = true.tilt_axis_azimuth_deg
+    row, col = optics.direct_beam_px()
     camera = DiffractionCamera(
         shape=shape,
         sampling_mrad=optics.sampling_mrad(),
-        centre_px=(shape[0] // 2 + true.direct_beam_px[0], shape[1] // 2 + true.direct_beam_px[1]),
+        centre_px=(shape[0] // 2 + float(row), shape[1] // 2 + float(col)),
         spot_sigma_px=_SPOT_SIGMA_PX,
         # the scattering code mirrors columns after the turn, the contract rows before it
         rotation_deg=180.0 - azimuth if true.diffraction_mirrored else azimuth,
         mirrored=true.diffraction_mirrored,
+        distortion=optics.camera_distortion() if true.ellipticity else None,
     )
     total = np.zeros(shape)
     upright = optics.beam_upright()
@@ -176,6 +195,10 @@ def pattern_per_electron(
             camera,
             energy_keV=optics.scenario.energy_keV,
             convergence_mrad=optics.now.convergence_semiangle_mrad,
+        )
+    if contents.gold is not None:
+        total += contents.gold.share * gold_pattern(
+            contents.gold, camera, optics.scenario.energy_keV
         )
     return total
 

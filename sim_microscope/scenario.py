@@ -90,6 +90,17 @@ class CrystalGroup(_Part):
         return self
 
 
+class GoldSpec(_Part):
+    """A strip of fine-grained gold beside the field, as a standard; seen by diffraction only."""
+
+    from_x_um: Finite = 10.0
+    """The strip lies at holder x from here on."""
+    half_height_um: Positive = 20.0
+    """It reaches as far as this to both sides of y = 0."""
+    thickness_nm: Annotated[float, Field(ge=1, le=40)] = 10.0
+    grain_nm: Annotated[float, Field(ge=2, le=50)] = 8.0
+
+
 class SpecimenSpec(_Part):
     """What lies on the grid."""
 
@@ -100,6 +111,8 @@ class SpecimenSpec(_Part):
     contamination: Annotated[int, Field(ge=0, le=200)] = 3
     """Number of dirt patches."""
     crystals: Annotated[tuple[CrystalGroup, ...], Field(min_length=1)] = (CrystalGroup(),)
+    gold: GoldSpec | None = None
+    """A standard for the camera constant; most specimens have none."""
 
 
 class AxisSpec(_Part):
@@ -188,6 +201,17 @@ class OpticsSpec(_Part):
     energy_spread_eV: NonNegative = 0.6
     camera_direct_beam_px: Finite = 1.5
     """One sigma of the direct beam's distance from the middle of the diffraction detector."""
+    beam_tilt_rotation_deg: Finite = 0.0
+    """Turn of the beam-tilt coils against the alpha axis."""
+    beam_tilt_gain_error: Share = 0.0
+    beam_tilt_cross_talk: Share = 0.0
+    """One sigma of each gain and of each off-diagonal term of the tilt coils."""
+    descan_error: Share = 0.0
+    """One sigma of each term of the direct beam's walk, in mrad per mrad of beam tilt."""
+    ellipticity: Annotated[float, Field(ge=0, le=0.2)] = 0.0
+    """Long over short axis, less one, of a ring on the diffraction camera."""
+    ellipse_azimuth_deg: Finite = 0.0
+    """Of the long axis on the camera, from +x towards +y."""
 
 
 class BeamSpec(_Part):

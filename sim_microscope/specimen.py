@@ -16,7 +16,7 @@ from sim_microscope.film import Film, make_film
 from sim_microscope.geometry import tilt_matrix
 from sim_microscope.layout import Crystal, lay_out
 from sim_microscope.randomness import stream
-from sim_microscope.scenario import BarSpec, Scenario
+from sim_microscope.scenario import BarSpec, GoldSpec, Scenario
 
 Array = NDArray[np.float64]
 
@@ -113,6 +113,8 @@ class Specimen:
         self.film: Film = make_film(scenario.specimen.film, seed)
         self.bar: BarSpec | None = scenario.specimen.bar
         self.field_um: float = scenario.specimen.field_um
+        self.gold: GoldSpec | None = scenario.specimen.gold
+        self.seed = seed
         self.dirt: list[Blob] = _dirt(scenario, seed)
         rng = stream(seed, "bar")
         self._bar_phase = rng.uniform(0, 2 * np.pi, 3)

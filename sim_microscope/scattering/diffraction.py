@@ -43,6 +43,8 @@ class DiffractionCamera:
     spot_sigma_px: float = 1.0
     rotation_deg: float = 0.0
     mirrored: bool = False
+    distortion: Array | None = None
+    """(2, 2): what becomes of (x, y) on the detector about the direct beam; none if not given."""
 
     def to_pixels(self, angle_mrad: Array) -> tuple[Array, Array]:
         """(rows, cols) of scattering angles (n, 2) given as (x, y) in the column frame."""
@@ -52,6 +54,8 @@ class DiffractionCamera:
         rows = np.sin(turn) * x + np.cos(turn) * y
         if self.mirrored:
             cols = -cols
+        if self.distortion is not None:
+            cols, rows = np.asarray(self.distortion) @ np.stack([cols, rows])
         return self.centre_px[0] + rows, self.centre_px[1] + cols
 
 
