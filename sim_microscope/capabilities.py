@@ -11,7 +11,7 @@ from controller.hardware.values import (
     Mode,
     ScanInfo,
 )
-from sim_microscope.optics import BEAM_DIAMETER_NM
+from sim_microscope.optics import BEAM_DIAMETER_NM, BEAM_TILT_MRAD
 from sim_microscope.world import World
 
 _MOVES_OF_A_NIGHT = 400
@@ -55,6 +55,7 @@ def describe(world: World) -> Capabilities:
         scan=ScanInfo(max_shape=(1024, 1024), min_dwell_s=1e-5),
         modes=frozenset(Mode),
         beam_diameter_nm=BEAM_DIAMETER_NM,
+        beam_tilt_mrad=BEAM_TILT_MRAD,
         beam_tail_factor=1 + 4 * spec.beam.edge_share,
         position_sigma_nm=1e3 * float(np.linalg.norm(wander_um)),
         eucentric_sigma_um=float(np.hypot(film.height_sigma_um, film.height_offset_um)),

@@ -31,6 +31,7 @@ from sim_microscope.scenario import OpticsSpec, Scenario
 Array = NDArray[np.float64]
 
 BEAM_DIAMETER_NM = (50.0, 50_000.0)
+BEAM_TILT_MRAD = 30.0
 _RANGES: dict[str, tuple[float, float]] = {
     "beam_diameter_nm": BEAM_DIAMETER_NM,
     "convergence_semiangle_mrad": (1.0, 40.0),
@@ -42,7 +43,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 _SHIFT_RANGES = {
     "beam_shift_nm": 10_000.0,
     "image_shift_nm": 5_000.0,
-    "beam_tilt_mrad": 30.0,
+    "beam_tilt_mrad": BEAM_TILT_MRAD,
 }
 _ONLY_IN = {
     "pixel_size_nm": {Mode.IMAGE},

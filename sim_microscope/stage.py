@@ -62,7 +62,8 @@ class SimulatedStage:
                 low=spec.low,
                 high=spec.high,
                 speed_per_s=spec.speed_per_s,
-                repeatability=spec.repeatability,
+                repeatability=float(np.hypot(spec.repeatability, spec.read_noise)),
+                read_noise=spec.read_noise,
                 backlash=spec.play,
             )
             for axis, spec in self._spec.items()

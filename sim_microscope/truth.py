@@ -6,7 +6,8 @@ Tests and reports read it; nothing that decides or perceives does.  ``truth.h5``
     /crystals/<id>/zones  uvw, tilt_deg, alpha_deg, beta_deg of the wanted zones, nearest first
     /exposures            one row per exposure: purpose of the optics, true and read pose, electrons
     /exposures_crystals   what each diffraction exposure illuminated
-    /scans/<exposure>     true phase, thickness, orientation, defocus, rotation
+    /scans/<exposure>     true phase, thickness, orientation, defocus, rotation, and the angle
+                          between zone axis and incident beam
     /fluence_e_per_A2     true fluence, (row = y, col = x): the largest in each 100 nm cell
 """
 
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from controller.hardware.values import OpticsState, StagePose
 from sim_microscope.dose import TrueDose
 from sim_microscope.optics import TrueOptics
-from sim_microscope.pattern import DiscContents
+from sim_microscope.pattern import DiscContents, nearest_zone
 from sim_microscope.raster import Raster
 from sim_microscope.specimen import Specimen, TruePose
 
@@ -149,6 +150,10 @@ def _write_scan(group: object, raster: Raster) -> None:
     attributes["defocus_nm"] = raster.defocus_nm
     attributes["fluence_before_e_per_A2"] = raster.fluence_before_e_per_A2
     attributes["mirrored"] = raster.mirrored
+    if raster.crystal is not None:
+        _, uvw, off_deg = nearest_zone(raster.crystal, raster.orientation)
+        attributes["zone_uvw"] = uvw
+        attributes["misorientation_deg"] = off_deg
     g["orientation"] = raster.orientation  # type: ignore[index]
     g["positions_A"] = raster.positions_A  # type: ignore[index]
     phase = raster.phase()

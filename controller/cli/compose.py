@@ -84,7 +84,7 @@ def shipped_eyes(plan: RunPlan) -> Eyes:
 
     return Eyes(
         picker=NetworkPicker(),
-        aligner=StructureAligner(plan.structure_path),
+        aligner=StructureAligner(plan.structure_path, plan.sample.target_zones),
         reconstructor=PtychographyReconstructor(
             seed=plan.seed, max_passes=plan.reconstruction.max_passes
         ),

@@ -70,7 +70,50 @@ class Tilt:
     from_alpha_deg: float
     from_beta_deg: float
     predicted_deg: float
-    """Misorientation expected afterwards (sigma of the reading)."""
+    """Sigma of the misorientation expected afterwards, radius of 68 %."""
+    x_um: float
+    y_um: float
+    """Where the crystal is expected to appear then: its height shifts it."""
+
+
+@dataclass(frozen=True)
+class UndoTilt:
+    """Go back to where the goniometer stood before the last tilt of this crystal."""
+
+    target: str
+    alpha_deg: float
+    beta_deg: float
+    from_alpha_deg: float
+    from_beta_deg: float
+    x_um: float
+    y_um: float
+
+
+@dataclass(frozen=True)
+class ChooseZone:
+    """Settle which zone axis this crystal is to stand on. No beam."""
+
+    target: str
+    frame: str
+    """The pattern from which its axes are known."""
+    zone_uvw: tuple[int, int, int]
+    member_uvw: tuple[int, int, int]
+    alpha_deg: float
+    beta_deg: float
+
+
+@dataclass(frozen=True)
+class TiltBeam:
+    """Lay the beam along the zone axis; the goniometer stays."""
+
+    target: str
+    x_mrad: float
+    y_mrad: float
+    """In the column frame, as ``OpticsState.beam_tilt_mrad``."""
+    from_x_mrad: float
+    from_y_mrad: float
+    predicted_deg: float
+    """Sigma of what will be left, radius of 68 %."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +165,10 @@ Action = (
     | Locate
     | FindHeight
     | MeasurePattern
+    | ChooseZone
     | Tilt
+    | UndoTilt
+    | TiltBeam
     | AcquireScan
     | Reconstruct
     | EndTarget
@@ -130,9 +176,9 @@ Action = (
     | EndRun
 )
 
-NEEDS_APPROVAL = (SurveyTile, FindHeight, MeasurePattern, Tilt, AcquireScan)
+NEEDS_APPROVAL = (SurveyTile, FindHeight, MeasurePattern, Tilt, UndoTilt, AcquireScan)
 """In supervised mode: whatever tilts the specimen, exposes it or scans it. A tracking picture
-belongs to the move that it follows."""
+belongs to the move that it follows; tilting the beam moves nothing and costs nothing."""
 
 EDITABLE: dict[type, frozenset[str]] = {
     MeasurePattern: frozenset({"fluence_e_per_A2", "beam_diameter_nm"}),

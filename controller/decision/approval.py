@@ -46,7 +46,7 @@ class Proposal:
 class Answer:
     """What was said."""
 
-    answer: Literal["approve", "edit", "reject", "silence"]
+    answer: Literal["approve", "edit", "reject", "undo", "silence"]
     by: str
     reason: str = ""
     changes: Mapping[str, float] = field(default_factory=dict)

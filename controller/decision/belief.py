@@ -14,13 +14,17 @@ from typing import Literal
 from controller.hardware.values import Purpose, StagePose
 from controller.record.events import (
     Answered,
+    BeamTilted,
     Event,
     ExposureMade,
     Fault,
+    FrameStored,
     HeightFound,
+    InstrumentState,
     Located,
     Moved,
     Pick,
+    PosteriorUpdated,
     Reconstructed,
     RegionsFound,
     RunEnded,
@@ -31,6 +35,7 @@ from controller.record.events import (
     TargetEnded,
     TargetsChosen,
     TiltFitted,
+    ZoneChosen,
 )
 
 Status = Literal["queued", "active", "done", "skipped", "failed"]
@@ -60,8 +65,21 @@ class Target:
     fresh_fit: bool = False
     """The last fit was made at the present tilt."""
     unanswered: int = 0
-    """Patterns in a row that could not be read."""
+    """Patterns in a row that could not be read, at the present tilt."""
     moves: int = 0
+    tilts: int = 0
+    """Settings of the goniometer since this crystal was gone to, those for its height included."""
+    zone: ZoneChosen | None = None
+    """The zone axis that it is to stand on."""
+    posterior: PosteriorUpdated | None = None
+    prior: InstrumentState | None = None
+    """What was known of the instrument when this crystal was gone to."""
+    beam_tilt_mrad: tuple[float, float] = (0.0, 0.0)
+    before_tilt: tuple[float, float] | None = None
+    """Goniometer before the last tilt that was not undone."""
+    undone: int = 0
+    undo_asked: str = ""
+    """Who asked for the last tilt to be taken back, and why."""
     scan: ScanTaken | None = None
     reconstruction: Reconstructed | None = None
     faults: tuple[Fault, ...] = ()
@@ -73,6 +91,16 @@ class Target:
     def last_answered(self) -> TiltFitted | None:
         """The newest pattern that was read."""
         return next((fit for fit in reversed(self.fits) if fit.answered), None)
+
+    @property
+    def unread(self) -> tuple[TiltFitted, ...]:
+        """The newest patterns in a row without an answer, at the present setting."""
+        return self.fits[len(self.fits) - self.unanswered :]
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a tilt to take back."""
+        return self.before_tilt is not None
 
 
 @dataclass(frozen=True)
@@ -87,6 +115,12 @@ class Belief:
     active: str | None = None
     pose: StagePose | None = None
     """Where the stage was last seen."""
+    asked_deg: tuple[float, float] = (0.0, 0.0)
+    """Alpha and beta as last asked for."""
+    read_deg: tuple[tuple[float, float], ...] = ()
+    """Alpha and beta as read since they last moved."""
+    instrument: InstrumentState | None = None
+    """What the crystals so far have taught of goniometer and camera."""
     spent_e_per_A2: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """Charged to each area by name, the data themselves aside."""
     steps: int = 0
@@ -130,7 +164,12 @@ def update(belief: Belief, event: Event) -> Belief:
     belief = replace(belief, revision=belief.revision + 1)
     match event:
         case RunStarted():
-            return replace(belief, started=event, pose=event.pose)
+            return replace(
+                belief,
+                started=event,
+                pose=event.pose,
+                asked_deg=(event.pose.alpha_deg, event.pose.beta_deg or 0.0),
+            )
         case ExposureMade():
             return _charged(belief, event)
         case Answered():
@@ -175,10 +214,18 @@ def _step_started(belief: Belief, event: StepStarted) -> Belief:
     if target is None:
         return belief
     if event.action == "Visit":
-        target = replace(target, status="active", visited=True)
+        target = replace(target, status="active", visited=True, prior=belief.instrument)
         belief = replace(belief, active=target.name)
     if event.action == "Tilt":
-        target = replace(target, moves=target.moves + 1)
+        target = replace(target, moves=target.moves + 1, before_tilt=belief.asked_deg)
+    if event.action == "UndoTilt":
+        target = replace(
+            target, before_tilt=None, undone=target.undone + 1, undo_asked="", misses=0
+        )
+    if event.action in ("Tilt", "UndoTilt"):
+        x_um, y_um = event.details.get("x_um"), event.details.get("y_um")
+        if x_um is not None and y_um is not None:
+            target = replace(target, x_um=x_um, y_um=y_um)
     return _with(belief, target)
 
 
@@ -197,6 +244,9 @@ def _answered(belief: Belief, event: Answered) -> Belief:
     if event.answer == "hold":
         return replace(belief, held=f"nobody answered the proposal of {event.action}")
     target = belief.find(event.target)
+    if target is not None and event.answer == "undo":
+        asked = f"{event.by} asked for it" + (f": {event.reason}" if event.reason else "")
+        return _with(belief, replace(target, undo_asked=asked))
     if target is not None:
         why = event.reason or "no reason given"
         return _with(belief, replace(target, rejected=f"{event.by} rejected {event.action}: {why}"))
@@ -207,39 +257,90 @@ def _answered(belief: Belief, event: Answered) -> Belief:
 
 def _target_event(belief: Belief, event: Event) -> Belief:
     if isinstance(event, Moved):
-        belief = replace(belief, pose=event.achieved)
+        belief = _moved(belief, event)
+    if isinstance(event, FrameStored) and belief.read_deg:
+        read = (event.pose.alpha_deg, event.pose.beta_deg or 0.0)
+        belief = replace(belief, read_deg=(*belief.read_deg, read))
     target = belief.find(getattr(event, "target", None))
     if target is None:
         return belief
+    if isinstance(event, PosteriorUpdated):
+        # patterns that contradict each other teach nothing of the instrument
+        known = event.state.instrument if event.state.dropped == 0 else target.prior
+        belief = replace(belief, instrument=known)
+    belief = _with(belief, _after(target, event))
+    return replace(belief, active=None) if isinstance(event, TargetEnded) else belief
+
+
+def _after(target: Target, event: Event) -> Target:  # noqa: C901  a table over the union
+    """The crystal after an event about it."""
     match event:
         case Moved():
-            tilted = event.requested.alpha_deg is not None or event.requested.beta_deg is not None
-            target = replace(
-                target,
-                located=False,
-                fresh_fit=target.fresh_fit and not tilted,
-            )
+            return _after_move(target, event)
         case Located():
-            target = _located(target, event)
+            return _located(target, event)
         case HeightFound():
-            target = replace(target, height=event, height_attempts=target.height_attempts + 1)
+            return replace(target, height=event, height_attempts=target.height_attempts + 1)
         case TiltFitted():
-            target = replace(
-                target,
-                fits=(*target.fits, event),
-                fresh_fit=event.answered,
-                unanswered=0 if event.answered else target.unanswered + 1,
-            )
+            return _fitted(target, event)
+        case ZoneChosen():
+            return replace(target, zone=event)
+        case PosteriorUpdated():
+            return replace(target, posterior=event)
+        case BeamTilted():
+            return replace(target, beam_tilt_mrad=event.achieved_mrad)
         case ScanTaken():
-            target = replace(target, scan=event)
+            return replace(target, scan=event)
         case Reconstructed():
-            target = replace(target, reconstruction=event)
+            return replace(target, reconstruction=event)
         case TargetEnded():
-            target = replace(target, status=event.status, reason=event.reason)
-            return replace(_with(belief, target), active=None)
+            return replace(target, status=event.status, reason=event.reason)
         case _:
-            return belief
-    return _with(belief, target)
+            return target
+
+
+def _after_move(target: Target, event: Moved) -> Target:
+    target = replace(target, located=False)
+    if not _tilts(event):
+        return target
+    return replace(
+        target,
+        fresh_fit=False,
+        unanswered=0,
+        tilts=target.tilts + 1,
+        beam_tilt_mrad=(0.0, 0.0),
+    )
+
+
+def _fitted(target: Target, event: TiltFitted) -> Target:
+    target = replace(
+        target,
+        fits=(*target.fits, event),
+        fresh_fit=event.answered,
+        unanswered=0 if event.answered else target.unanswered + 1,
+    )
+    if event.answered and target.zone and target.zone.chosen.zone_uvw != event.zone_uvw:
+        # another zone than the one it was sent to: look again where the axes are
+        return replace(target, zone=None, posterior=None)
+    return target
+
+
+def _moved(belief: Belief, event: Moved) -> Belief:
+    """The pose, and what is known of the goniometer's setting."""
+    belief = replace(belief, pose=event.achieved)
+    if not _tilts(event):
+        return belief
+    alpha, beta = belief.asked_deg
+    asked = (
+        alpha if event.requested.alpha_deg is None else event.requested.alpha_deg,
+        beta if event.requested.beta_deg is None else event.requested.beta_deg,
+    )
+    read = (event.achieved.alpha_deg, event.achieved.beta_deg or 0.0)
+    return replace(belief, asked_deg=asked, read_deg=(read,))
+
+
+def _tilts(event: Moved) -> bool:
+    return event.requested.alpha_deg is not None or event.requested.beta_deg is not None
 
 
 def _located(target: Target, event: Located) -> Target:

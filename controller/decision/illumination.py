@@ -7,10 +7,19 @@ from __future__ import annotations
 
 import math
 
-from controller.hardware.values import Capabilities, DetectorInfo, Mode, OpticsChange, Scan
+from controller.hardware.values import (
+    Capabilities,
+    DetectorInfo,
+    Mode,
+    OpticsChange,
+    Scan,
+    Vector,
+)
 from controller.plan.run import AlignmentPlan, ScanPlan
 
 ELECTRONS_PER_S_PER_PA = 6.241509e6
+UPRIGHT: Vector = (0.0, 0.0)
+"""Beam tilt of pictures: every setting names its tilt, so none is carried to the next crystal."""
 
 
 def image_optics(
@@ -26,23 +35,39 @@ def image_optics(
         pixel_size_nm=pixel_size_nm,
         beam_diameter_nm=diameter_nm,
         probe_current_pA=disc_current_pA(fluence_e_per_A2 / frame_s, diameter_nm),
+        beam_tilt_mrad=UPRIGHT if capabilities.beam_tilt_mrad else None,
     )
 
 
 def diffraction_optics(
-    plan: AlignmentPlan, *, diameter_nm: float, fluence_e_per_A2: float
+    plan: AlignmentPlan,
+    *,
+    diameter_nm: float,
+    fluence_e_per_A2: float,
+    beam_tilt_mrad: Vector | None,
 ) -> OpticsChange:
-    """Parallel beam on a part of one crystal."""
+    """Parallel beam on a part of one crystal; `beam_tilt_mrad` None where it cannot be tilted."""
     return OpticsChange(
         mode=Mode.DIFFRACTION,
         detector_sampling_mrad=plan.detector_sampling_mrad,
         beam_diameter_nm=diameter_nm,
         probe_current_pA=disc_current_pA(fluence_e_per_A2 / plan.frame_s, diameter_nm),
+        beam_tilt_mrad=beam_tilt_mrad,
     )
 
 
-def stem_optics(plan: ScanPlan, raster: Scan, *, fluence: float, defocus: float) -> OpticsChange:
-    """Converged probe; `fluence` in e/A2 over the raster, `defocus` in nm."""
+def stem_optics(
+    plan: ScanPlan,
+    raster: Scan,
+    *,
+    fluence: float,
+    defocus: float,
+    beam_tilt_mrad: Vector | None,
+) -> OpticsChange:
+    """Converged probe; `fluence` in e/A2 over the raster, `defocus` in nm.
+
+    The beam keeps the tilt with which the crystal was aligned.
+    """
     electrons = fluence * raster.step_A**2
     return OpticsChange(
         mode=Mode.STEM,
@@ -50,6 +75,7 @@ def stem_optics(plan: ScanPlan, raster: Scan, *, fluence: float, defocus: float)
         detector_sampling_mrad=plan.detector_sampling_mrad,
         defocus_nm=defocus,
         probe_current_pA=electrons / raster.dwell_s / ELECTRONS_PER_S_PER_PA,
+        beam_tilt_mrad=beam_tilt_mrad,
     )
 
 

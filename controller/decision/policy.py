@@ -7,11 +7,15 @@ budget are used up; then scan it with the defocus that its height asks for, look
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from controller.decision import dose_plan
 from controller.decision.actions import (
     AcquireScan,
     ChooseTargets,
+    ChooseZone,
     Decision,
     EndRun,
     EndTarget,
@@ -21,13 +25,29 @@ from controller.decision.actions import (
     Reconstruct,
     SurveyTile,
     Tilt,
+    TiltBeam,
+    UndoTilt,
     Visit,
 )
 from controller.decision.belief import Belief, Target
+from controller.decision.forecast import BOUND_OVER_PLANNED
+from controller.decision.goniometer_filter import Forecast, aim, beam_onto_zone, forecast
+from controller.decision.knowledge import (
+    beam_diameter_nm,
+    forecast_here,
+    planned_electrons,
+    present_setting,
+    zones_of,
+)
+from controller.decision.reachable import in_words, name
 from controller.hardware.values import Axis, PartialPose, StageLimits
-from controller.perception.alignment import goniometer_for_zone
 from controller.plan.run import RunPlan
-from controller.record.events import RunStarted, TiltFitted
+from controller.record.events import FilterState, GoniometerSetting, RunStarted
+
+WORTH_A_BEAM_TILT = 0.1
+"""Share of the tolerance below which what is left is not worth another beam tilt."""
+SURE = 0.5
+"""Largest sigma of a crystal that is scanned, as a share of the tolerance: radius of 68 %."""
 
 
 def decide(plan: RunPlan, belief: Belief, clock_s: float) -> Decision:
@@ -90,9 +110,11 @@ def _for_target(plan: RunPlan, belief: Belief, target: Target, started: RunStart
         return _skip(target, target.rejected)
     if target.scan is not None:
         return _judge(plan, target)
+    if target.undo_asked and target.can_undo:
+        return _undo(belief, target, target.undo_asked)
     if not target.located:
         if target.misses >= 2:
-            return _skip(target, "lost: not found in two tracking pictures")
+            return _back_or_skip(belief, target, "lost: not found in two tracking pictures")
         return Decision(Locate(target.name), "see where the crystal is and centre it")
     if _height_is_open(plan, target):
         return _find_height(plan, belief, target, started)
@@ -101,7 +123,9 @@ def _for_target(plan: RunPlan, belief: Belief, target: Target, started: RunStart
         return _skip(target, f"its height, and so the focus, is not known ({why})")
     if not target.fresh_fit:
         return _measure(plan, belief, target)
-    return _tilt_or_scan(plan, belief, target, started)
+    if target.zone is None or target.posterior is None:
+        return _choose_zone(plan, belief, target)
+    return _onto_axis(plan, belief, target, started)
 
 
 def _height_is_open(plan: RunPlan, target: Target) -> bool:
@@ -124,59 +148,170 @@ def _measure(plan: RunPlan, belief: Belief, target: Target) -> Decision:
     align = plan.alignment
     if target.unanswered >= align.max_attempts:
         why = target.fits[-1].reason if target.fits else "unknown"
-        return _skip(target, f"no tilt could be read in {target.unanswered} patterns ({why})")
-    base = align.fine_fluence_e_per_A2 if target.last_answered else align.coarse_fluence_e_per_A2
-    fluence = base * 3.0**target.unanswered
-    left = align.budget_e_per_A2 - belief.spent_e_per_A2.get(target.name, 0.0)
-    if fluence * 1.5 > left:
+        return _back_or_skip(
+            belief, target, f"no tilt could be read in {target.unanswered} patterns ({why})"
+        )
+    if len(target.fits) >= align.max_patterns:
+        return _skip(target, f"{len(target.fits)} patterns, the most that the plan allows")
+    diameter = beam_diameter_nm(plan, target)
+    electrons = planned_electrons(plan, belief, target)
+    fluence = dose_plan.fluence_e_per_A2(electrons, diameter)
+    left = _left(plan, belief, target)
+    if fluence * BOUND_OVER_PLANNED > left:
         return _skip(
             target,
             f"the {align.budget_e_per_A2:g} e/A2 before the scan are used up "
-            f"({left:.3f} left, a pattern needs {fluence * 1.5:.3f})",
-        )
-    diameter = min(align.beam_diameter_nm, 1.7 * target.pick.radius_nm)
-    reason = "read the tilt" if target.unanswered == 0 else "read again with more electrons"
-    return Decision(MeasurePattern(target.name, fluence, diameter, target.unanswered + 1), reason)
-
-
-def _tilt_or_scan(plan: RunPlan, belief: Belief, target: Target, started: RunStarted) -> Decision:
-    fit = target.last_answered
-    pose = belief.pose
-    if fit is None or fit.holder_zone is None or pose is None:
-        return _skip(target, "no tilt is known")
-    align = plan.alignment
-    off = fit.misorientation_deg
-    if off <= align.tolerance_deg:
-        return _scan(plan, belief, target, f"{off:.3f} deg from {_zone(fit)}")
-    out_of_moves = target.moves >= align.max_moves
-    left = align.budget_e_per_A2 - belief.spent_e_per_A2.get(target.name, 0.0)
-    out_of_dose = left < 2.0 * align.fine_fluence_e_per_A2
-    if (out_of_moves or out_of_dose) and off <= align.acceptable_deg:
-        return _scan(plan, belief, target, f"{off:.3f} deg from {_zone(fit)}, acceptable")
-    if out_of_moves:
-        return _skip(target, f"still {off:.2f} deg from {_zone(fit)} after {target.moves} moves")
-    if out_of_dose:
-        return _skip(target, f"still {off:.2f} deg from {_zone(fit)}, and the budget is used up")
-    alpha, beta = goniometer_for_zone(np.asarray(fit.holder_zone))
-    refusal = unreachable(started.stage_limits, alpha, beta)
-    if refusal:
-        return _skip(target, f"{_zone(fit)} is unreachable: {refusal}")
-    step = max(abs(alpha - pose.alpha_deg), abs(beta - (pose.beta_deg or 0.0)))
-    if step > align.max_step_deg:
-        return _skip(
-            target, f"{_zone(fit)} needs a step of {step:.1f} deg, limit {align.max_step_deg:g}"
+            f"({left:.3f} left, a pattern needs {fluence * BOUND_OVER_PLANNED:.3f})",
         )
     return Decision(
-        Tilt(
-            target.name,
-            alpha,
-            beta,
-            pose.alpha_deg,
-            pose.beta_deg or 0.0,
-            float(np.rad2deg(fit.sigma_mrad * 1e-3)),
-        ),
-        f"{off:.2f} deg from {_zone(fit)}; the goniometer reaches it",
+        MeasurePattern(target.name, fluence, diameter, target.unanswered + 1),
+        f"{_why_measure(belief, target)}: {electrons:.0f} electrons",
     )
+
+
+def _why_measure(belief: Belief, target: Target) -> str:
+    if target.unanswered:
+        return "read again with more electrons, those counted so far added"
+    here = forecast_here(belief, target)
+    if here is None:
+        return "read the tilt"
+    return f"expected {here.off_deg:.2f} +- {here.sigma_deg:.2f} deg off; see what came"
+
+
+def _left(plan: RunPlan, belief: Belief, target: Target) -> float:
+    return plan.alignment.budget_e_per_A2 - belief.spent_e_per_A2.get(target.name, 0.0)
+
+
+def _choose_zone(plan: RunPlan, belief: Belief, target: Target) -> Decision:
+    chosen, found = zones_of(plan, belief, target)
+    if not found or target.last_answered is None:
+        return _skip(target, "no zone axis is known")
+    if chosen is None:
+        why = "; ".join(f"{name(c.member_uvw)} {c.why_not}" for c in found[:3])
+        return _skip(target, f"no wanted zone axis can be reached: {why}")
+    return Decision(
+        ChooseZone(
+            target.name,
+            target.last_answered.frame,
+            chosen.zone_uvw,
+            chosen.member_uvw,
+            chosen.alpha_deg,
+            chosen.beta_deg,
+        ),
+        in_words(chosen, found),
+    )
+
+
+def _onto_axis(plan: RunPlan, belief: Belief, target: Target, started: RunStarted) -> Decision:
+    """Beam, pattern, goniometer or scan: what brings the zone axis onto the beam for good."""
+    posterior, here = target.posterior, forecast_here(belief, target)
+    if posterior is None or here is None or target.zone is None:
+        return _skip(target, "no tilt is known")
+    align = plan.alignment
+    what = name(target.zone.chosen.member_uvw)
+    beam = _beam(plan, target, posterior.state, started)
+    if beam is not None and here.off_deg > WORTH_A_BEAM_TILT * align.tolerance_deg:
+        after = forecast(posterior.state, len(posterior.state.settings) - 1, beam)
+        if after.off_deg < here.off_deg:
+            return Decision(
+                TiltBeam(target.name, *beam, *target.beam_tilt_mrad, after.sigma_deg),
+                f"{here.off_deg:.3f} deg from {what}: within reach of the beam",
+            )
+    where = f"{here.off_deg:.3f} +- {here.sigma_deg:.3f} deg from {what}"
+    sure = here.sigma_deg <= SURE * align.tolerance_deg
+    if here.off_deg <= align.tolerance_deg and sure:
+        return _scan(plan, belief, target, where)
+    spent = _spent(plan, belief, target)
+    if spent and here.off_deg <= align.acceptable_deg:
+        return _scan(plan, belief, target, f"{where}, acceptable: {spent}")
+    if spent:
+        return _skip(target, f"still {where}, and {spent}")
+    if not sure and here.off_deg <= max(align.tolerance_deg, align.beam_tilt_within_deg):
+        return _measure(plan, belief, target)
+    return _tilt(plan, belief, target, started, here)
+
+
+def _beam(
+    plan: RunPlan, target: Target, state: FilterState, started: RunStarted
+) -> tuple[float, float] | None:
+    """Beam tilt onto the zone axis, if plan and column allow that much."""
+    within = 1e3 * math.tan(math.radians(plan.alignment.beam_tilt_within_deg))
+    limit = min(within, started.capabilities.beam_tilt_mrad)
+    beam = beam_onto_zone(state, len(state.settings) - 1, limit)
+    return beam if beam is not None and math.hypot(*beam) <= within else None
+
+
+def _spent(plan: RunPlan, belief: Belief, target: Target) -> str:
+    """What is used up, if anything is."""
+    align = plan.alignment
+    if target.moves >= align.max_moves:
+        return f"{target.moves} moves are used up"
+    if len(target.fits) >= align.max_patterns:
+        return f"{len(target.fits)} patterns are used up"
+    electrons = planned_electrons(plan, belief, target)
+    need = dose_plan.fluence_e_per_A2(electrons, beam_diameter_nm(plan, target))
+    if _left(plan, belief, target) < BOUND_OVER_PLANNED * need:
+        return "the budget is used up"
+    return ""
+
+
+def _tilt(
+    plan: RunPlan, belief: Belief, target: Target, started: RunStarted, here: Forecast
+) -> Decision:
+    """The goniometer onto the zone axis."""
+    posterior, zone = target.posterior, target.zone
+    if posterior is None or zone is None:
+        return _skip(target, "no tilt is known")
+    what = name(zone.chosen.member_uvw)
+    alpha, beta = aim(posterior.state)
+    refusal = unreachable(started.stage_limits, alpha, beta)
+    if refusal:
+        return _skip(target, f"{what} is unreachable: {refusal}")
+    alpha_0, beta_0 = belief.asked_deg
+    setting = present_setting(belief)
+    goal = GoniometerSetting(
+        alpha_deg=alpha,
+        beta_deg=beta,
+        sigma_alpha_deg=setting.sigma_alpha_deg,
+        sigma_beta_deg=setting.sigma_beta_deg,
+    )
+    after = forecast(posterior.state, goal, (0.0, 0.0))
+    x_um, y_um = shifted_by_height(target, (alpha_0, beta_0), (alpha, beta))
+    return Decision(
+        Tilt(target.name, alpha, beta, alpha_0, beta_0, after.sigma_deg, x_um, y_um),
+        f"{here.off_deg:.2f} deg from {what}; the goniometer reaches it, to about "
+        f"{after.sigma_deg:.2f} deg",
+    )
+
+
+def _back_or_skip(belief: Belief, target: Target, trouble: str) -> Decision:
+    """Undo the last tilt once; without one to undo, leave the crystal."""
+    if target.can_undo and not target.undone:
+        return _undo(belief, target, trouble)
+    return _skip(target, trouble)
+
+
+def _undo(belief: Belief, target: Target, why: str) -> Decision:
+    if target.before_tilt is None:
+        raise ValueError(f"{target.name} has no tilt to undo")
+    now, back = belief.asked_deg, target.before_tilt
+    x_um, y_um = shifted_by_height(target, now, back)
+    return Decision(UndoTilt(target.name, *back, *now, x_um, y_um), f"back where it was: {why}")
+
+
+def shifted_by_height(
+    target: Target, before_deg: tuple[float, float], after_deg: tuple[float, float]
+) -> tuple[float, float]:
+    """Stage (x, y) at which the crystal will appear after a tilt, um; see docs/conventions.md."""
+    height = target.height
+    z_um = height.offset_um if height is not None and height.ok and not height.applied else 0.0
+
+    def apparent(alpha_deg: float, beta_deg: float) -> tuple[float, float]:
+        a, b = math.radians(alpha_deg), math.radians(beta_deg)
+        return z_um * math.tan(b), -z_um * math.tan(a) / math.cos(b)
+
+    (x0, y0), (x1, y1) = apparent(*before_deg), apparent(*after_deg)
+    return target.x_um + x1 - x0, target.y_um + y1 - y0
 
 
 def unreachable(limits: StageLimits, alpha_deg: float, beta_deg: float) -> str | None:
@@ -231,10 +366,6 @@ def _judge(plan: RunPlan, target: Target) -> Decision:
         f"resolution {result.resolution_A or float('nan'):.2f} A, wanted {limit:g} A"
     )
     return Decision(EndTarget(target.name, "failed", reason), "not good enough; go elsewhere")
-
-
-def _zone(fit: TiltFitted) -> str:
-    return "the zone axis" if fit.zone_uvw is None else "[{} {} {}]".format(*fit.zone_uvw)
 
 
 def _skip(target: Target, reason: str) -> Decision:

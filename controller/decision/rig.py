@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Literal
 from uuid import UUID, uuid5
 
+import numpy as np
+from numpy.typing import NDArray
+
 from controller.hardware.contract import Microscope
 from controller.hardware.values import (
     Approach,
+    Axis,
     Exposure,
     Frame,
     MoveResult,
@@ -22,6 +26,7 @@ from controller.hardware.values import (
     Purpose,
     Scan,
     ScanReceipt,
+    Settle,
     StagePose,
 )
 from controller.perception.protocols import Aligner, Picker, Reconstructor
@@ -30,6 +35,8 @@ from controller.plan.run import RunPlan
 from controller.record.events import Event, FrameStored, Moved
 from controller.record.store import RunStore, StoredFrame, read_frame
 
+SIGMAS_OF_SETTLING = 5.0
+"""A move has arrived when it reads within so many of the goniometer's sigmas of its target."""
 _LODESTEM = UUID("6f1c3c52-7d0e-5c7b-9a53-1f6d1f2b7a10")
 
 
@@ -75,7 +82,7 @@ class Rig:
         self, target: str | None, pose: PartialPose, approach: Approach = Approach.FROM_BELOW
     ) -> MoveResult:
         """Move the stage and journal what was achieved."""
-        result = self.microscope.stage.move(pose, approach=approach)
+        result = self.microscope.stage.move(pose, approach=approach, settle=self._settle())
         self.emit(
             Moved(
                 target=target,
@@ -85,6 +92,15 @@ class Rig:
             )
         )
         return result
+
+    def _settle(self) -> Settle:
+        """No tighter than readings of this goniometer scatter."""
+        axes = self.microscope.capabilities.axes
+        tilts = [axes[a].repeatability for a in (Axis.ALPHA, Axis.BETA) if a in axes]
+        usual = Settle()
+        return usual.replace(
+            tolerance_deg=max([usual.tolerance_deg, *(SIGMAS_OF_SETTLING * t for t in tilts)])
+        )
 
     def take_frame(
         self, *, area: str, target: str | None, purpose: Purpose, detector: str, duration_s: float
@@ -129,6 +145,10 @@ class Rig:
         if isinstance(receipt, Frame):
             raise TypeError("a scan was asked for and a frame came")
         return receipt
+
+    def stored_frame_electrons(self, name: str) -> NDArray[np.float32]:
+        """Electrons of a frame of this run."""
+        return read_frame(self.run_dir / "frames" / f"{name}.h5").electrons
 
     def stored_frame(self, name: str) -> tuple[StoredFrame, View]:
         """A frame of this run with its geometry."""

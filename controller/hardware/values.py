@@ -444,7 +444,9 @@ class AxisInfo(Frozen):
     high: Finite
     speed_per_s: Positive
     repeatability: NonNegative
-    """One sigma of the residual after a move, in the unit of the axis."""
+    """One sigma of the residual after a move, as read back, in the unit of the axis."""
+    read_noise: NonNegative = 0.0
+    """The part of `repeatability` that is noise of the reading: one sigma of a single one."""
     backlash: NonNegative = 0.0
     can_stop: bool = True
     reads_back: bool = True
@@ -504,6 +506,8 @@ class Capabilities(Frozen):
     modes: frozenset[Mode]
     beam_diameter_nm: tuple[Positive, Positive] = (50.0, 50_000.0)
     """Smallest and largest illuminated disc of the parallel modes."""
+    beam_tilt_mrad: NonNegative = 0.0
+    """Largest beam tilt with descan, on each axis; 0 where the beam cannot be tilted."""
     beam_tail_factor: Annotated[float, Field(ge=1)] = 1.2
     """The beam is below 1e-4 of its peak beyond this multiple of its radius."""
     position_sigma_nm: NonNegative = 60.0

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from controller.hardware.values import DetectorInfo, OpticsState
 
 Zone = tuple[int, int, int]
+Rows = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,18 @@ class TiltHint:
 
 
 @dataclass(frozen=True)
+class AxisSeen:
+    """Where a zone axis points, known from the orientation of the whole crystal."""
+
+    zone_uvw: Zone
+    """As wanted."""
+    member_uvw: Zone
+    """The member of its family, in the sense that runs with the beam."""
+    direction: tuple[float, float, float]
+    """Unit vector in the frame of the detector."""
+
+
+@dataclass(frozen=True)
 class TiltReading:
     """What the aligner says of one pattern; signs as in docs/conventions.md."""
 
@@ -88,6 +101,12 @@ class TiltReading:
     thickness_nm: float | None = None
     spots_px: tuple[tuple[float, float], ...] = ()
     alternatives: tuple[dict[str, Any], ...] = ()
+    electrons_wanted: float | None = None
+    """Where there is no answer: what would give one, if that is known."""
+    orientation: Rows | None = None
+    """Rotation crystal (Cartesian, a along x, c* along z) to detector, rows."""
+    axes: tuple[AxisSeen, ...] = ()
+    """All members of the wanted zones, as the orientation places them."""
 
 
 class Aligner(Protocol):

@@ -19,7 +19,7 @@ from controller.perception.alignment import (
     estimate_tilt,
     structure_from_cif,
 )
-from controller.perception.protocols import TiltHint, TiltReading, Zone
+from controller.perception.protocols import AxisSeen, Rows, TiltHint, TiltReading, Zone
 
 
 class StructureAligner:
@@ -29,10 +29,13 @@ class StructureAligner:
     ----------
     cif
         Structure of the crystals on the grid.
+    wanted
+        Zones whose places are told besides, whichever of them is read.
     """
 
-    def __init__(self, cif: Path) -> None:
+    def __init__(self, cif: Path, wanted: Sequence[Zone] = ()) -> None:
         self._structure = structure_from_cif(cif)
+        self._wanted = tuple(wanted)
 
     def read(
         self,
@@ -79,7 +82,22 @@ class StructureAligner:
             thickness_nm=best.thickness_nm if math.isfinite(best.thickness_nm) else None,
             spots_px=tuple((float(x), float(y)) for x, y in best.marks.used_px),
             alternatives=_others(results, zone),
+            orientation=_rows(best.orientation),
+            axes=() if best.orientation is None else self._axes(best.orientation, self._wanted),
         )
+
+    def _axes(
+        self, orientation: NDArray[np.float64], zones: Sequence[Zone]
+    ) -> tuple[AxisSeen, ...]:
+        """Every member of the wanted zones, in the sense that runs with the beam."""
+        seen = []
+        for zone in zones:
+            members = np.unique(self._structure.point_operations @ np.asarray(zone), axis=0)
+            for u, v, w in members.tolist():
+                x, y, z = (orientation @ self._structure.direction((u, v, w))).tolist()
+                if z > 0:
+                    seen.append(AxisSeen(zone, (u, v, w), (x, y, z)))
+        return tuple(seen)
 
 
 def wavelength_A(energy_keV: float) -> float:
@@ -154,6 +172,13 @@ def _no_answer(reason: str, alternatives: tuple[dict[str, Any], ...]) -> TiltRea
         mode="structure",
         alternatives=alternatives,
     )
+
+
+def _rows(matrix: NDArray[np.float64] | None) -> Rows | None:
+    if matrix is None:
+        return None
+    (a, b, c), (d, e, f), (g, h, i) = matrix.tolist()
+    return (a, b, c), (d, e, f), (g, h, i)
 
 
 def _name(zone: Zone) -> str:

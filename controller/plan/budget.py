@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from controller.plan.run import RunPlan
@@ -11,6 +12,10 @@ MOVE_S = 6.0
 BYTES_PER_ELECTRON = 4
 PATTERNS_PER_TARGET = 3
 PICTURES_PER_TARGET = 5
+FINE_ELECTRONS = 25_000.0
+"""On the crystal, of a pattern near the axis; `decision.dose_plan` decides case by case."""
+ILLUMINATED_NM = 200.0
+"""Disc on a crystal of 300 nm; larger crystals take more electrons at the same fluence."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class Budget:
         scans = plan.targets.wanted
         positions = plan.scan.shape[0] * plan.scan.shape[1]
         electrons = positions * plan.scan.electrons_per_position
+        fine = min(FINE_ELECTRONS, plan.alignment.max_electrons)
         lines = [
             Line(
                 "survey tile", tiles, plan.survey.fluence_e_per_A2, "whole field",
@@ -64,7 +70,7 @@ class Budget:
             ),
             Line(
                 "diffraction pattern", PATTERNS_PER_TARGET * visits,
-                plan.alignment.fine_fluence_e_per_A2, "crystal",
+                _fluence(fine, plan), "crystal",
                 MOVE_S + plan.alignment.frame_s, 0.2,
             ),
         ]  # fmt: skip
@@ -79,8 +85,8 @@ class Budget:
             2 * plan.survey.fluence_e_per_A2
             + PICTURES_PER_TARGET * plan.tracking.fluence_e_per_A2
             + 3 * plan.height.electrons_per_px / (plan.tracking.pixel_size_nm * 10) ** 2
-            + plan.alignment.coarse_fluence_e_per_A2
-            + (PATTERNS_PER_TARGET - 1) * plan.alignment.fine_fluence_e_per_A2
+            + _fluence(plan.alignment.coarse_electrons, plan)
+            + (PATTERNS_PER_TARGET - 1) * _fluence(fine, plan)
         )
         return cls(
             lines=tuple(lines),
@@ -89,3 +95,9 @@ class Budget:
             hours=sum(line.count * line.seconds for line in lines) / 3600,
             gigabytes=sum(line.count * line.megabytes for line in lines) / 1000,
         )
+
+
+def _fluence(electrons: float, plan: RunPlan) -> float:
+    """Of so many electrons on the disc that a crystal of 300 nm gets."""
+    diameter_nm = min(plan.alignment.beam_diameter_nm, ILLUMINATED_NM)
+    return electrons / (math.pi * (5.0 * diameter_nm) ** 2)

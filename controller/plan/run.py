@@ -109,7 +109,10 @@ class TargetPlan(Frozen):
 class AlignmentPlan(Frozen):
     """From wherever the crystal lies onto its zone axis."""
 
-    tolerance_deg: Annotated[float, Field(gt=0, le=5)] = 0.06
+    targets: Literal["nearest", "best_reachable"] = "best_reachable"
+    """Nearest: the wanted zone that the pattern shows, or none.  Best reachable: among all members
+    of all wanted zones the one that the holder reaches at the least cost."""
+    tolerance_deg: Annotated[float, Field(gt=0, le=5)] = 0.05
     """Goal for the angle between zone axis and incident beam."""
     acceptable_deg: Annotated[float, Field(gt=0, le=5)] = 0.1
     """Good enough for a scan once moves or budget are spent."""
@@ -117,13 +120,22 @@ class AlignmentPlan(Frozen):
     """For everything before the scan: survey, tracking, focus and patterns, per crystal."""
     max_moves: Annotated[int, Field(ge=1, le=50)] = 6
     max_step_deg: Annotated[float, Field(gt=0, le=60)] = 20.0
+    beam_tilt_within_deg: Annotated[float, Field(ge=0, le=2)] = 0.5
+    """What is left within this is taken out by tilting the beam, which has no play; 0 leaves
+    everything to the goniometer.  Off-axis aberrations grow with the tilt of the beam."""
     beam_diameter_nm: Annotated[float, Field(ge=20, le=5000)] = 250.0
-    coarse_fluence_e_per_A2: Positive = 0.02
-    fine_fluence_e_per_A2: Positive = 0.03
+    coarse_electrons: Annotated[float, Field(ge=500, le=1e7)] = 6000.0
+    """On the crystal, for a pattern far from the axis: enough to be read."""
+    max_electrons: Annotated[float, Field(ge=500, le=1e8)] = 120_000.0
+    """The most for any one pattern, however unreadable those before it were."""
+    wanted_sigma_deg: Annotated[float, Field(gt=0, le=1)] = 0.0125
+    """Of the last pattern, radius that holds 68 %: what the dose plan aims at."""
+    max_patterns: Annotated[int, Field(ge=2, le=50)] = 8
     frame_s: Positive = 0.5
     detector_sampling_mrad: Positive = 0.25
-    max_attempts: Annotated[int, Field(ge=1, le=10)] = 2
-    """Patterns taken, each with more electrons, before an unreadable crystal is skipped."""
+    max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    """Patterns taken, each with more electrons, before an unreadable crystal is left or its last
+    tilt is undone."""
 
     @model_validator(mode="after")
     def _tolerances_are_ordered(self) -> Self:
@@ -131,6 +143,11 @@ class AlignmentPlan(Frozen):
             raise ValueError(
                 f"acceptable_deg = {self.acceptable_deg:g} is tighter than "
                 f"tolerance_deg = {self.tolerance_deg:g}; give a value of at least that"
+            )
+        if self.max_electrons < self.coarse_electrons:
+            raise ValueError(
+                f"max_electrons = {self.max_electrons:g} is less than coarse_electrons = "
+                f"{self.coarse_electrons:g}; give a value of at least that"
             )
         return self
 

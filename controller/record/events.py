@@ -79,8 +79,9 @@ class Answered(Frozen):
     action: str
     target: str | None
     details: dict[str, Any] = Field(default_factory=dict)
-    answer: Literal["approve", "edit", "reject", "hold", "skip"]
-    """``hold`` and ``skip`` are the plan's choice when nobody answered."""
+    answer: Literal["approve", "edit", "reject", "undo", "hold", "skip"]
+    """``hold`` and ``skip`` are the plan's choice when nobody answered; ``undo`` asks for the last
+    tilt to be taken back instead."""
     by: str
     reason: str = ""
     edited: dict[str, Any] = Field(default_factory=dict)
@@ -178,6 +179,122 @@ class Moved(Frozen):
     residual: dict[str, float]
 
 
+class GoniometerSetting(Frozen):
+    """Where alpha and beta stand, as far as command and readings tell."""
+
+    alpha_deg: float
+    beta_deg: float
+    sigma_alpha_deg: float
+    sigma_beta_deg: float
+    from_below: bool = True
+    """Approached from below on both axes, so that the play lies on one side."""
+
+
+class InstrumentState(Frozen):
+    """What is known of the goniometer and the camera; carried from crystal to crystal."""
+
+    mean: tuple[float, ...]
+    """In the order of ``decision.goniometer_filter.PARAMETERS``."""
+    covariance: tuple[tuple[float, ...], ...]
+    mirrored: bool
+    """The likelier hand of the diffraction camera."""
+    doubt: float
+    """Probability of the other one."""
+
+
+class FilterState(Frozen):
+    """Posterior over the zone axis of a crystal and the instrument, from all its patterns."""
+
+    instrument: InstrumentState
+    zone_holder: tuple[float, float, float]
+    settings: tuple[GoniometerSetting, ...]
+    mean: tuple[float, ...]
+    """Instrument, zone axis, settings: see ``decision.goniometer_filter``."""
+    covariance: tuple[tuple[float, ...], ...]
+    chi2: float
+    looks: int
+    dropped: int = 0
+    """Earlier patterns left out because they contradict the newest."""
+
+
+class AxisInReach(Frozen):
+    """A zone axis of the crystal as a possible target."""
+
+    zone_uvw: tuple[int, int, int]
+    member_uvw: tuple[int, int, int]
+    holder: tuple[float, float, float]
+    """Unit vector in the holder frame."""
+    off_deg: float
+    """From the beam, at the tilt of the pattern."""
+    alpha_deg: float
+    beta_deg: float
+    """Goniometer that lays it along the beam."""
+    reachable: bool
+    why_not: str = ""
+    seconds: float
+    """Of the tilt."""
+    fluence_e_per_A2: float
+    """Expected for the pictures and patterns on the way."""
+
+
+class ZoneChosen(Frozen):
+    """Which zone axis this crystal is to stand on, with all that were considered."""
+
+    kind: Literal["zone"] = "zone"
+    target: str
+    chosen: AxisInReach
+    candidates: tuple[AxisInReach, ...]
+    """Nearest first, the chosen one included."""
+    frame: str
+    """Pattern from which they are known."""
+    tilt_mrad: tuple[float, float]
+    """Of the chosen axis in that pattern."""
+    sigma_mrad: float
+
+
+class PosteriorUpdated(Frozen):
+    """What all patterns of a crystal say together, and how the newest met its forecast."""
+
+    kind: Literal["posterior"] = "posterior"
+    target: str
+    zone_uvw: tuple[int, int, int]
+    off_deg: float
+    """Angle between zone axis and incident beam now."""
+    sigma_deg: float
+    """Radius that holds 68.3 %."""
+    expected_off_deg: float | None
+    """What had been forecast for the newest pattern; None for the first."""
+    expected_sigma_deg: float | None
+    surprise: float | None
+    """Distance of the newest reading from its forecast, in standard deviations."""
+    azimuth_deg: float
+    azimuth_sigma_deg: float
+    mirrored: bool
+    doubt_of_hand: float
+    state: FilterState
+
+
+class BeamTilted(Frozen):
+    """The beam was laid along the zone axis; it stays so for the scan of this crystal."""
+
+    kind: Literal["beam_tilted"] = "beam_tilted"
+    target: str
+    requested_mrad: tuple[float, float]
+    achieved_mrad: tuple[float, float]
+    """As read back."""
+    off_deg: float
+    """Angle between zone axis and incident beam that is expected now."""
+    sigma_deg: float
+
+
+class ZoneAxis(Frozen):
+    """A member of a wanted zone in the frame of the detector, in the sense of the beam."""
+
+    zone_uvw: tuple[int, int, int]
+    member_uvw: tuple[int, int, int]
+    direction: tuple[float, float, float]
+
+
 class TiltFitted(Frozen):
     """One diffraction pattern read by the aligner; enough to draw it."""
 
@@ -201,7 +318,22 @@ class TiltFitted(Frozen):
     """The zone axis in the holder frame that follows from it."""
     predicted_deg: float | None = None
     """What the last move had predicted for this pattern."""
+    predicted_sigma_deg: float | None = None
     in_plane_rotation_deg: float | None = None
+    setting: GoniometerSetting | None = None
+    tilts: int = 0
+    """How often this crystal had been tilted: patterns of one number share a setting."""
+    beam_tilt_mrad: tuple[float, float] = (0.0, 0.0)
+    electrons: float = 0.0
+    """Counted, of all patterns that were summed."""
+    summed: tuple[str, ...] = ()
+    """Earlier patterns at the same setting whose counts were added."""
+    electrons_wanted: float | None = None
+    """What would settle a pattern without an answer, if the aligner can tell."""
+    orientation: tuple[tuple[float, float, float], ...] | None = None
+    """Rotation crystal (Cartesian) to detector, rows."""
+    axes: tuple[ZoneAxis, ...] = ()
+    """All members of the wanted zones, as the orientation places them."""
     elapsed_ms: float = 0.0
 
 
@@ -309,6 +441,9 @@ Event = Annotated[
     | Located
     | Moved
     | TiltFitted
+    | ZoneChosen
+    | PosteriorUpdated
+    | BeamTilted
     | HeightFound
     | ScanTaken
     | Reconstructed

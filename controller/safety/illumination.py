@@ -71,6 +71,13 @@ class GuardedOptics:
                 f"probe_current_pA = {current:g} is above the {capabilities.max_current_pA:g} pA "
                 f"that the gun can give; nothing was changed. Ask for less."
             )
+        tilt = change.beam_tilt_mrad
+        if tilt is not None and not max(map(abs, tilt)) <= capabilities.beam_tilt_mrad:
+            raise LimitError(
+                f"beam_tilt_mrad = ({tilt[0]:g}, {tilt[1]:g}) is outside "
+                f"±{capabilities.beam_tilt_mrad:g} mrad, which this column reaches; nothing was "
+                f"changed. Tilt the goniometer instead."
+            )
         low, high = capabilities.beam_diameter_nm
         diameter = change.beam_diameter_nm
         if mode is not Mode.STEM and diameter is not None and not low <= diameter <= high:

@@ -6,6 +6,7 @@ from controller.decision.actions import (
     AcquireScan,
     Action,
     ChooseTargets,
+    ChooseZone,
     EndRun,
     EndTarget,
     FindHeight,
@@ -14,12 +15,14 @@ from controller.decision.actions import (
     Reconstruct,
     SurveyTile,
     Tilt,
+    TiltBeam,
+    UndoTilt,
     Visit,
     WaitFor,
 )
 from controller.decision.belief import Belief
 from controller.decision.rig import Rig
-from controller.decision.steps.align import measure_pattern, tilt
+from controller.decision.steps.align import choose_zone, measure_pattern, tilt, tilt_beam
 from controller.decision.steps.follow import find_height, locate, visit
 from controller.decision.steps.scan import (
     acquire_scan,
@@ -50,8 +53,12 @@ def perform(action: Action, belief: Belief, rig: Rig) -> None:  # noqa: C901  a 
             find_height(action, belief, rig)
         case MeasurePattern():
             measure_pattern(action, belief, rig)
-        case Tilt():
+        case ChooseZone():
+            choose_zone(action, belief, rig)
+        case Tilt() | UndoTilt():
             tilt(action, rig)
+        case TiltBeam():
+            tilt_beam(action, belief, rig)
         case AcquireScan():
             acquire_scan(action, belief, rig)
         case Reconstruct():

@@ -1,42 +1,61 @@
-"""Reading the tilt and moving the goniometer, with exact double-tilt geometry."""
+"""Reading the tilt, choosing the zone, moving goniometer and beam."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
-from controller.decision.actions import MeasurePattern, Tilt
-from controller.decision.belief import Belief
+from controller.decision.actions import ChooseZone, MeasurePattern, Tilt, TiltBeam, UndoTilt
+from controller.decision.belief import Belief, Target, update
+from controller.decision.goniometer_filter import Forecast, forecast, surprise
 from controller.decision.illumination import detector_for, diffraction_optics
+from controller.decision.knowledge import (
+    filtered,
+    forecast_here,
+    holder_frame,
+    present_setting,
+    zones_of,
+)
+from controller.decision.reachable import DERIVED_SIGMA_MRAD
 from controller.decision.rig import Rig
-from controller.hardware.values import Calibration, Frame, Mode, PartialPose, Purpose
-from controller.perception.alignment import HolderFrame, predicted_tilt, zone_in_holder
+from controller.hardware.values import Mode, OpticsChange, PartialPose, Purpose, Vector
+from controller.perception.alignment import HolderFrame, tilt_from_zone, zone_in_holder
 from controller.perception.protocols import TiltHint, TiltReading
-from controller.record.events import TiltFitted
+from controller.record.events import (
+    BeamTilted,
+    GoniometerSetting,
+    PosteriorUpdated,
+    TiltFitted,
+    ZoneAxis,
+    ZoneChosen,
+)
 
 UNKNOWN_SIGMA_MRAD = 1e3
 """Written where a pattern gave no answer: nothing is known about the tilt."""
-
-
-def holder_frame(calibration: Calibration) -> HolderFrame:
-    """How the goniometer lies on the diffraction camera, as calibrated."""
-    return HolderFrame(
-        tilt_axis_azimuth_deg=calibration.tilt_axis_azimuth_deg,
-        mirrored=calibration.diffraction_mirrored,
-    )
+LEAST_HINT_MRAD = 4.0
+"""A hint never restricts the search to less than this."""
+LARGEST_DOUBT = 0.1
+"""Of the hand of the camera: above it the first pattern after a tilt is read without a hint."""
+CANDIDATES_KEPT = 8
 
 
 def measure_pattern(action: MeasurePattern, belief: Belief, rig: Rig) -> None:
-    """Take a diffraction pattern of the crystal and read the tilt from it."""
+    """Take a diffraction pattern of the crystal and read the tilt from it.
+
+    The counts of patterns that could not be read at this setting are added: they are paid for.
+    """
     plan = rig.plan.alignment
     scope = rig.microscope
+    target = belief.target(action.target)
     detector = detector_for(scope.capabilities, Mode.DIFFRACTION)
     scope.optics.apply(
         diffraction_optics(
             plan,
             diameter_nm=action.beam_diameter_nm,
             fluence_e_per_A2=action.fluence_e_per_A2,
+            beam_tilt_mrad=beam_tilt_of(target, rig),
         )
     )
     frame, stored = rig.take_frame(
@@ -47,57 +66,116 @@ def measure_pattern(action: MeasurePattern, belief: Belief, rig: Rig) -> None:
         duration_s=plan.frame_s,
     )
     counts = frame.electrons()
+    summed = tuple(fit.frame for fit in target.unread)
+    for earlier in summed:
+        counts = counts + rig.stored_frame_electrons(earlier)
     if frame.valid is not None:
         counts = np.where(frame.valid, counts, np.nan).astype(np.float32)
-    hint = _hint(belief, rig, frame)
+    reading_deg = (frame.pose.alpha_deg, frame.pose.beta_deg or 0.0)
+    setting = present_setting(belief, reading_deg)
+    expected = forecast_here(belief, target, reading_deg)
+    hint = _hint(target, expected)
     zones = rig.plan.sample.target_zones if hint is None else (hint.zone_uvw,)
     reading = rig.eyes.aligner.read(counts, optics=frame.optics, zones=zones, hint=hint)
-    rig.emit(_fitted(action.target, stored.frame, reading, frame, rig, hint))
-
-
-def tilt(action: Tilt, rig: Rig) -> None:
-    """Move the goniometer, from below on both axes."""
-    rig.move(action.target, PartialPose(alpha_deg=action.alpha_deg, beta_deg=action.beta_deg))
-
-
-def _hint(belief: Belief, rig: Rig, frame: Frame) -> TiltHint | None:
-    """What the last pattern predicts for this one, at the goniometer reading of this one."""
-    target = belief.target(frame_target(belief))
-    last = target.last_answered
-    if last is None or last.holder_zone is None or last.zone_uvw is None or target.unanswered:
-        return None
-    t = predicted_tilt(
-        np.asarray(last.holder_zone),
-        frame.pose.alpha_deg,
-        frame.pose.beta_deg or 0.0,
-        holder_frame(rig.microscope.calibration),
+    fit = _fitted(target, stored.frame, reading, setting, expected, holder_frame(belief, target))
+    fit = fit.replace(
+        beam_tilt_mrad=frame.optics.beam_tilt_mrad,
+        electrons=round(float(np.nansum(counts)), 1),
+        summed=summed,
     )
-    moved_mrad = math.hypot(t[0] - last.tilt_mrad[0], t[1] - last.tilt_mrad[1])
-    sigma = math.hypot(last.sigma_mrad, 0.04 * moved_mrad, 4.0)
-    return TiltHint(last.zone_uvw, t, sigma, last.in_plane_rotation_deg)
+    rig.emit(fit)
+    after = update(belief, fit).target(action.target)
+    if fit.answered and after.zone is not None:
+        rig.emit(_posterior(update(belief, fit), after, fit, expected))
 
 
-def frame_target(belief: Belief) -> str:
-    """Name of the crystal that is being worked on."""
-    if belief.active is None:
-        raise ValueError("no crystal is active")
-    return belief.active
+def choose_zone(action: ChooseZone, belief: Belief, rig: Rig) -> None:
+    """Settle the zone axis, with all that were considered, and start its filter."""
+    target = belief.target(action.target)
+    _, found = zones_of(rig.plan, belief, target)
+    chosen = next(c for c in found if c.member_uvw == action.member_uvw)
+    fit = target.last_answered
+    if fit is None:
+        raise ValueError(f"{action.target} has no pattern that was read")
+    tilt, sigma = fit.tilt_mrad, fit.sigma_mrad
+    for seen in fit.axes:
+        if seen.member_uvw == chosen.member_uvw:
+            tilt = tilt_from_zone(np.asarray(seen.direction))
+            if math.dist(tilt, fit.tilt_mrad) > fit.sigma_mrad:  # not the one that was read
+                sigma = math.hypot(sigma, DERIVED_SIGMA_MRAD)
+    event = ZoneChosen(
+        target=action.target,
+        chosen=chosen,
+        candidates=found[:CANDIDATES_KEPT],
+        frame=fit.frame,
+        tilt_mrad=tilt,
+        sigma_mrad=sigma,
+    )
+    rig.emit(event)
+    after = update(belief, event)
+    rig.emit(_posterior(after, after.target(action.target), fit, None))
+
+
+def tilt(action: Tilt | UndoTilt, rig: Rig) -> None:
+    """Move the goniometer, from below on both axes, and the crystal's expected place with it."""
+    rig.move(
+        action.target,
+        PartialPose(
+            x_um=action.x_um, y_um=action.y_um, alpha_deg=action.alpha_deg, beta_deg=action.beta_deg
+        ),
+    )
+
+
+def tilt_beam(action: TiltBeam, belief: Belief, rig: Rig) -> None:
+    """Lay the beam along the zone axis; what is read back is what counts from now on."""
+    target = belief.target(action.target)
+    asked = (action.x_mrad, action.y_mrad)
+    optics = rig.microscope.optics.apply(OpticsChange(mode=Mode.DIFFRACTION, beam_tilt_mrad=asked))
+    after = replace(target, beam_tilt_mrad=optics.beam_tilt_mrad)
+    here = forecast_here(belief, after)
+    rig.emit(
+        BeamTilted(
+            target=action.target,
+            requested_mrad=asked,
+            achieved_mrad=optics.beam_tilt_mrad,
+            off_deg=0.0 if here is None else here.off_deg,
+            sigma_deg=action.predicted_deg if here is None else here.sigma_deg,
+        )
+    )
+
+
+def beam_tilt_of(target: Target, rig: Rig) -> Vector | None:
+    """The beam tilt to set for this crystal; None where the column has none."""
+    return target.beam_tilt_mrad if rig.microscope.capabilities.beam_tilt_mrad else None
+
+
+def _hint(target: Target, expected: Forecast | None) -> TiltHint | None:
+    """What the filter expects; nothing where it may be wrong altogether."""
+    posterior, last = target.posterior, target.last_answered
+    if expected is None or posterior is None or last is None or target.unanswered:
+        return None
+    if posterior.doubt_of_hand > LARGEST_DOUBT and last.tilts != target.tilts:
+        return None
+    sigma = max(2.0 * expected.sigma_mrad, LEAST_HINT_MRAD)
+    zone = posterior.zone_uvw
+    turn = last.in_plane_rotation_deg if last.zone_uvw == zone else None
+    return TiltHint(zone, expected.tilt_mrad, sigma, turn)
 
 
 def _fitted(
-    name: str, frame_name: str, reading: TiltReading, frame: Frame, rig: Rig, hint: TiltHint | None
+    target: Target,
+    frame_name: str,
+    reading: TiltReading,
+    setting: GoniometerSetting,
+    expected: Forecast | None,
+    frame: HolderFrame,
 ) -> TiltFitted:
     zone = None
     if reading.answered:
-        zone = zone_in_holder(
-            reading.tilt_mrad,
-            frame.pose.alpha_deg,
-            frame.pose.beta_deg or 0.0,
-            holder_frame(rig.microscope.calibration),
-        )
+        zone = zone_in_holder(reading.tilt_mrad, setting.alpha_deg, setting.beta_deg, frame)
     tilt_mrad = reading.tilt_mrad if reading.answered else (0.0, 0.0)
     return TiltFitted(
-        target=name,
+        target=target.name,
         frame=frame_name,
         answered=reading.answered,
         reason=reading.reason,
@@ -112,6 +190,40 @@ def _fitted(
         spots_px=reading.spots_px,
         thickness_nm=reading.thickness_nm,
         holder_zone=None if zone is None else (float(zone[0]), float(zone[1]), float(zone[2])),
-        predicted_deg=None if hint is None else math.degrees(math.hypot(*hint.tilt_mrad) * 1e-3),
+        predicted_deg=None if expected is None else expected.off_deg,
+        predicted_sigma_deg=None if expected is None else expected.sigma_deg,
         in_plane_rotation_deg=reading.in_plane_rotation_deg,
+        setting=setting,
+        tilts=target.tilts,
+        electrons_wanted=reading.electrons_wanted,
+        orientation=reading.orientation,
+        axes=tuple(
+            ZoneAxis(zone_uvw=a.zone_uvw, member_uvw=a.member_uvw, direction=a.direction)
+            for a in reading.axes
+        ),
+    )
+
+
+def _posterior(
+    belief: Belief, target: Target, fit: TiltFitted, expected: Forecast | None
+) -> PosteriorUpdated:
+    """What the filter makes of all patterns, and how the newest met its forecast."""
+    state = filtered(belief, target)
+    if state is None or target.zone is None:
+        raise ValueError(f"{target.name} has no pattern to filter")
+    here = forecast(state, len(state.settings) - 1, target.beam_tilt_mrad)
+    known = state.instrument
+    return PosteriorUpdated(
+        target=target.name,
+        zone_uvw=target.zone.chosen.zone_uvw,
+        off_deg=here.off_deg,
+        sigma_deg=here.sigma_deg,
+        expected_off_deg=None if expected is None else expected.off_deg,
+        expected_sigma_deg=None if expected is None else expected.sigma_deg,
+        surprise=None if expected is None else surprise(expected, fit.tilt_mrad, fit.sigma_mrad),
+        azimuth_deg=known.mean[0],
+        azimuth_sigma_deg=math.sqrt(known.covariance[0][0]),
+        mirrored=known.mirrored,
+        doubt_of_hand=known.doubt,
+        state=state,
     )

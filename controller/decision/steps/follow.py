@@ -53,7 +53,8 @@ def find_height(action: FindHeight, belief: Belief, rig: Rig) -> None:
     the stage.
     """
     target = belief.target(action.target)
-    before = rig.microscope.stage.pose()
+    before_z_um = rig.microscope.stage.pose().z_um
+    alpha_0, beta_0 = belief.asked_deg
     looks: list[tuple[float, Located]] = []
     for alpha_deg in (action.low_alpha_deg, action.high_alpha_deg, action.low_alpha_deg):
         achieved = rig.move(action.target, PartialPose(alpha_deg=alpha_deg)).achieved
@@ -61,16 +62,16 @@ def find_height(action: FindHeight, belief: Belief, rig: Rig) -> None:
         look = _look(seen, rig, rig.plan.height.electrons_per_px)
         rig.emit(look)
         if not look.found:
-            rig.move(action.target, PartialPose(alpha_deg=before.alpha_deg))
+            rig.move(action.target, PartialPose(alpha_deg=alpha_0))
             rig.emit(_no_height(action.target, f"at {alpha_deg:.1f} deg: {look.reason}"))
             return
         looks.append((math.tan(math.radians(achieved.alpha_deg)), look))
-    z_um, sigma_um = height_um(looks, math.cos(math.radians(before.beta_deg or 0.0)))
+    z_um, sigma_um = height_um(looks, math.cos(math.radians(beta_0)))
     credible = 5 * rig.microscope.capabilities.eucentric_sigma_um + 0.5
     ok = abs(z_um) < credible and sigma_um < rig.plan.height.sigma_below_um
     moved = ok and abs(z_um) > rig.plan.height.move_above_um
-    back = PartialPose(alpha_deg=before.alpha_deg)
-    rig.move(action.target, back.replace(z_um=before.z_um - z_um) if moved else back)
+    back = PartialPose(alpha_deg=alpha_0)
+    rig.move(action.target, back.replace(z_um=before_z_um - z_um) if moved else back)
     if ok:
         rig.emit(
             HeightFound(

@@ -12,6 +12,7 @@ from controller.decision.illumination import (
     stem_optics,
 )
 from controller.decision.rig import Rig
+from controller.decision.steps.align import beam_tilt_of
 from controller.hardware.errors import DiskFullError
 from controller.hardware.values import Mode, Purpose
 from controller.record.events import Reconstructed, ScanTaken, TargetEnded
@@ -37,7 +38,13 @@ def acquire_scan(action: AcquireScan, belief: Belief, rig: Rig) -> None:
             f"Free some space and resume"
         )
     scope.optics.apply(
-        stem_optics(plan, raster, fluence=action.fluence_e_per_A2, defocus=action.defocus_nm)
+        stem_optics(
+            plan,
+            raster,
+            fluence=action.fluence_e_per_A2,
+            defocus=action.defocus_nm,
+            beam_tilt_mrad=beam_tilt_of(belief.target(action.target), rig),
+        )
     )
     receipt = rig.take_scan(
         area=action.target, purpose=Purpose.DATA, detector=detector.name, raster=raster

@@ -123,7 +123,8 @@ def _truths(run_dir: Path, night: Night, truth: Truth) -> dict[str, TargetTruth]
         fits = story.answered_fits
         if fits:
             ids = [_exposure_of(run_dir, night, fit.frame) for fit in (fits[0], fits[-1])]
-            known = truth.of_target(*ids)
+            scan = None if story.scan is None else Path(story.scan.path).stem
+            known = truth.of_target(ids[0], ids[1], scan)
             found[name] = replace(known, phase_correlation=_likeness(run_dir, story))
     return found
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,9 @@ class TargetTruth:
     """The truth about one target.
 
     before_deg, after_deg
-        True angle between zone axis and beam in the first and the last pattern that was read,
-        averaged over what the beam lit.
+        True angle between zone axis and incident beam: in the first pattern that was read,
+        averaged over what the beam lit, and under the scan, or in the last pattern where there is
+        no scan.
     """
 
     crystal: str
@@ -58,6 +59,8 @@ class Truth:
 
     lit
         By exposure identifier.
+    scanned_deg
+        Angle between zone axis and incident beam under each scan, by exposure identifier.
     crystals
         Attributes by name.
     fluence_e_per_A2, half_um
@@ -68,9 +71,12 @@ class Truth:
     crystals: Mapping[str, Mapping[str, Any]]
     fluence_e_per_A2: Array | None = None
     half_um: float = 0.0
+    scanned_deg: Mapping[str, float] = field(default_factory=dict)
 
-    def of_target(self, first_exposure: str | None, last_exposure: str | None) -> TargetTruth:
-        """What a target really was, from the exposures of its first and last read pattern."""
+    def of_target(
+        self, first_exposure: str | None, last_exposure: str | None, scan: str | None = None
+    ) -> TargetTruth:
+        """What a target really was, from its first and last read pattern and its scan."""
         first = self.lit.get(first_exposure or "")
         last = self.lit.get(last_exposure or "")
         known = last or first
@@ -80,7 +86,7 @@ class Truth:
             _text(own.get("structure")),
             _text(own.get("class")),
             first.misorientation_deg if first else None,
-            last.misorientation_deg if last else None,
+            self.scanned_deg.get(scan or "", last.misorientation_deg if last else None),
             known.thickness_nm if known else None,
             _number(own.get("fluence_e_per_A2")),
         )
@@ -122,6 +128,11 @@ def read_truth(path: Path) -> Truth:
             crystals,
             None if fluence is None else np.asarray(fluence, dtype=float),
             0.0 if fluence is None else float(fluence.attrs["half_um"]),
+            {
+                str(name): float(item.attrs["misorientation_deg"])
+                for name, item in file.get("scans", {}).items()
+                if "misorientation_deg" in item.attrs
+            },
         )
 
 

@@ -6,7 +6,7 @@ from controller.cli.approve import parse_answer
 from controller.decision.actions import AcquireScan, Tilt, edited
 from controller.decision.approval import Proposal, must_ask
 
-TILT = Tilt("T01", 1.0, 2.0, 0.0, 0.0, 0.02)
+TILT = Tilt("T01", 1.0, 2.0, 0.0, 0.0, 0.02, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_nothing_else_approves(line: str) -> None:
 
 
 def test_an_edit_changes_only_what_may_be_edited() -> None:
-    assert edited(TILT, {"alpha_deg": 1.5}) == Tilt("T01", 1.5, 2.0, 0.0, 0.0, 0.02)
+    assert edited(TILT, {"alpha_deg": 1.5}) == Tilt("T01", 1.5, 2.0, 0.0, 0.0, 0.02, 0.0, 0.0)
     with pytest.raises(ValueError, match=r"predicted_deg of Tilt cannot be edited.*alpha_deg"):
         edited(TILT, {"predicted_deg": 0.0})
     with pytest.raises(ValueError, match="not a finite number"):

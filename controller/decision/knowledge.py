@@ -1,0 +1,159 @@
+"""What belief says of here and now: the goniometer's setting, the looks, what a pattern would show.
+
+Pure functions between the journal's fold and the filter; policy and steps both ask them.
+"""
+
+from __future__ import annotations
+
+from controller.decision import dose_plan
+from controller.decision.belief import Belief, Target
+from controller.decision.goniometer_filter import (
+    Forecast,
+    Look,
+    estimate,
+    forecast,
+    instrument_prior,
+    where_it_stands,
+)
+from controller.decision.reachable import Reach, candidates, choose
+from controller.hardware.values import Axis
+from controller.perception.alignment import HolderFrame
+from controller.plan.run import RunPlan
+from controller.record.events import (
+    AxisInReach,
+    FilterState,
+    GoniometerSetting,
+    InstrumentState,
+    RunStarted,
+    TiltFitted,
+)
+
+SHARE_OF_RADIUS = 1.7
+"""Beam diameter in usable radii of the crystal: its rim stays dark."""
+
+
+def started(belief: Belief) -> RunStarted:
+    """The run's first event.
+
+    Raises
+    ------
+    ValueError
+        There is none.
+    """
+    if belief.started is None:
+        raise ValueError("no run was started: the journal lacks run_started")
+    return belief.started
+
+
+def present_setting(
+    belief: Belief, reading_deg: tuple[float, float] | None = None
+) -> GoniometerSetting:
+    """Where alpha and beta stand now; `reading_deg` is a reading that is not in belief yet."""
+    readings = belief.read_deg if reading_deg is None else (*belief.read_deg, reading_deg)
+    axes = started(belief).capabilities.axes
+    found = []
+    for n, axis in enumerate((Axis.ALPHA, Axis.BETA)):
+        info = axes.get(axis)
+        found.append(
+            where_it_stands(
+                belief.asked_deg[n],
+                [reading[n] for reading in readings],
+                repeatability=0.0 if info is None else info.repeatability,
+                read_noise=0.0 if info is None else info.read_noise,
+            )
+        )
+    (alpha, sigma_alpha), (beta, sigma_beta) = found
+    return GoniometerSetting(
+        alpha_deg=alpha, beta_deg=beta, sigma_alpha_deg=sigma_alpha, sigma_beta_deg=sigma_beta
+    )
+
+
+def prior_of(belief: Belief, target: Target) -> InstrumentState:
+    """What was known of the instrument before this crystal."""
+    run = started(belief)
+    return target.prior or instrument_prior(run.calibration, run.capabilities)
+
+
+def holder_frame(belief: Belief, target: Target) -> HolderFrame:
+    """How the stage lies on the diffraction camera, as known by now."""
+    known = belief.instrument or prior_of(belief, target)
+    return HolderFrame(tilt_axis_azimuth_deg=known.mean[0], mirrored=known.mirrored)
+
+
+def beam_diameter_nm(plan: RunPlan, target: Target) -> float:
+    """Of the parallel beam on this crystal."""
+    return min(plan.alignment.beam_diameter_nm, SHARE_OF_RADIUS * target.pick.radius_nm)
+
+
+def filtered(belief: Belief, target: Target) -> FilterState | None:
+    """Posterior from all patterns of the chosen zone axis; None before the first."""
+    zone = target.zone
+    if zone is None:
+        return None
+    frames = [fit.frame for fit in target.fits]
+    first = frames.index(zone.frame) if zone.frame in frames else 0
+    used = [
+        fit
+        for fit in target.fits[first:]
+        if fit.answered and fit.setting is not None
+        if fit.frame == zone.frame or fit.zone_uvw == zone.chosen.zone_uvw
+    ]
+    settings: dict[int, GoniometerSetting] = {}
+    for fit in used:
+        if fit.setting is not None:
+            settings[fit.tilts] = fit.setting
+    order = list(settings)
+    looks = [_look(fit, order.index(fit.tilts), target) for fit in used]
+    if not looks:
+        return None
+    return estimate(looks, list(settings.values()), prior_of(belief, target))
+
+
+def forecast_here(
+    belief: Belief, target: Target, reading_deg: tuple[float, float] | None = None
+) -> Forecast | None:
+    """What a pattern would show now; None where no pattern has been read."""
+    last, posterior = target.last_answered, target.posterior
+    if posterior is None or last is None:
+        return None
+    state = posterior.state
+    if last.tilts == target.tilts:
+        return forecast(state, len(state.settings) - 1, target.beam_tilt_mrad)
+    return forecast(state, present_setting(belief, reading_deg), target.beam_tilt_mrad)
+
+
+def zones_of(
+    plan: RunPlan, belief: Belief, target: Target
+) -> tuple[AxisInReach | None, tuple[AxisInReach, ...]]:
+    """The zone axis to go to (None: none can be reached), and all that were considered."""
+    fit = target.last_answered
+    if fit is None or fit.setting is None:
+        return None, ()
+    run = started(belief)
+    reach = Reach(
+        plan, fit.setting, run.stage_limits, run.capabilities, beam_diameter_nm(plan, target)
+    )
+    found = candidates(reach, fit, holder_frame(belief, target))
+    return choose(plan, found), found
+
+
+def planned_electrons(plan: RunPlan, belief: Belief, target: Target) -> float:
+    """What the dose plan gives the next pattern."""
+    align = plan.alignment
+    here = forecast_here(belief, target)
+    return dose_plan.next_electrons(
+        target.fits,
+        target.unread,
+        expected_off_deg=None if here is None else here.off_deg + 2 * here.sigma_deg,
+        near_deg=max(2 * align.beam_tilt_within_deg, 1.0),
+        coarse=align.coarse_electrons,
+        most=align.max_electrons,
+        wanted_sigma_deg=align.wanted_sigma_deg,
+    )
+
+
+def _look(fit: TiltFitted, index: int, target: Target) -> Look:
+    zone = target.zone
+    if zone is not None and fit.frame == zone.frame:
+        return Look(index, fit.beam_tilt_mrad, zone.tilt_mrad, zone.sigma_mrad)
+    return Look(index, fit.beam_tilt_mrad, fit.tilt_mrad, fit.sigma_mrad)
