@@ -73,6 +73,8 @@ class Outcome:
     patterns: int
     pictures: int
     tilts: int
+    focus_error_nm: float | None
+    """True defocus of the crystal less the planned one: how well its height was known."""
     seconds: float
 
 
@@ -122,9 +124,14 @@ def outcomes(run_dir: Path, night: int) -> list[Outcome]:
             if "misorientation_deg" in group.attrs
         }
         started = _first_patterns(truth)
+        planned_nm = demo_plan(seed=1).scan.defocus_nm
+        focus = {
+            name: float(group.attrs["defocus_nm"]) - planned_nm
+            for name, group in truth["scans"].items()
+        }
     frames = _exposures_of_frames(run_dir)
     return [
-        _outcome(name, story, night, scanned, started, frames)
+        _outcome(name, story, night, scanned, started, frames, focus)
         for name, story in stories.items()
         if any(isinstance(e.event, StepStarted) and e.event.action == "Visit" for e in story)
     ]
@@ -137,6 +144,7 @@ def _outcome(
     scanned: dict[str, float],
     started: dict[str, float],
     frames: dict[str, str],
+    focus: dict[str, float],
 ) -> Outcome:
     scan_at = next(
         (
@@ -181,6 +189,7 @@ def _outcome(
         pictures_e_per_A2=sum(seen),
         patterns=len(aligned),
         pictures=sum(isinstance(e, Located) for e in before),
+        focus_error_nm=None if scan is None else focus.get(Path(scan.path).stem),
         tilts=sum(isinstance(e, StepStarted) and e.action == "Tilt" for e in before),
         seconds=end_s - story[0].clock_s,
     )
@@ -232,6 +241,9 @@ def summarise(rows: Sequence[Outcome]) -> dict[str, float | int]:
         "median_patterns": float(np.median([r.patterns for r in rows])),
         "max_patterns": max(r.patterns for r in rows),
         "median_pictures": float(np.median([r.pictures for r in rows])),
+        "rms_focus_error_nm": float(
+            np.sqrt(np.mean([r.focus_error_nm**2 for r in rows if r.focus_error_nm is not None]))
+        ),
         "median_seconds": float(np.median([r.seconds for r in rows])),
         "within_said_sigma_percent": 100 * float(np.mean(inside)) if inside else math.nan,
     }
@@ -241,7 +253,7 @@ def table(rows: Sequence[Outcome], summary: dict[str, float | int]) -> str:
     """One line per crystal, and the figures."""
     head = (
         f"{'night':>5} {'':4} {'start':>7} {'end':>7} {'said ± sigma':>15} {'e/A2':>7} "
-        f"{'patt.':>5} {'pict.':>5} {'tilts':>5} {'s':>5}"
+        f"{'patt.':>5} {'pict.':>5} {'tilts':>5} {'focus':>5} {'s':>5}"
     )
     lines = [head]
     for r in rows:
@@ -249,7 +261,7 @@ def table(rows: Sequence[Outcome], summary: dict[str, float | int]) -> str:
         lines.append(
             f"{r.night:>5} {r.crystal:4} {_number(r.start_deg, 2):>7} {_number(r.end_deg, 4):>7} "
             f"{said:>15} {r.charged_e_per_A2:7.4f} {r.patterns:5d} {r.pictures:5d} "
-            f"{r.tilts:5d} {r.seconds:5.0f}  {r.reason[:90]}"
+            f"{r.tilts:5d} {_number(r.focus_error_nm, 0):>5} {r.seconds:5.0f}  {r.reason[:90]}"
         )
     lines += [f"{key:>32}: {value:.4g}" for key, value in summary.items()]
     return "\n".join(lines)

@@ -10,6 +10,8 @@ from controller.cli.output import InputError
 from controller.decision.actions import EDITABLE
 from controller.decision.approval import Answer, Proposal
 
+CHOICES = ("  a: approve", "  r REASON: reject  u REASON: undo the last tilt")
+
 
 class TerminalApprover:
     """Asks on the terminal; an empty line approves nothing."""
@@ -22,7 +24,7 @@ class TerminalApprover:
             )
 
     def ask(self, proposal: Proposal, wait_s: float) -> Answer:
-        """Show the proposal and read approve, edit or reject.
+        """Show the proposal and read approve, edit, reject or undo.
 
         The beam stays blanked while this waits.  End of input is silence.
         """
@@ -31,7 +33,7 @@ class TerminalApprover:
         edit = f"  e {allowed[0]}=VALUE: edit" if allowed else ""
         while True:
             try:
-                line = input(f"  a: approve{edit}  r REASON: reject > ").strip()
+                line = input(f"{CHOICES[0]}{edit}{CHOICES[1]} > ").strip()
             except EOFError:
                 return Answer("silence", by="terminal")
             answer = parse_answer(line)
@@ -41,12 +43,14 @@ class TerminalApprover:
 
 
 def parse_answer(line: str) -> Answer | None:
-    """``a``, ``e key=value ...`` or ``r reason``; None for anything else."""
+    """``a``, ``e key=value ...``, ``r reason`` or ``u reason``; None for anything else."""
     word, _, rest = line.partition(" ")
     if word in ("a", "approve") and not rest:
         return Answer("approve", by="terminal")
     if word in ("r", "reject"):
         return Answer("reject", by="terminal", reason=rest)
+    if word in ("u", "undo"):
+        return Answer("undo", by="terminal", reason=rest)
     if word in ("e", "edit") and rest:
         changes: dict[str, float] = {}
         for part in rest.split():

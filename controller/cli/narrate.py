@@ -11,7 +11,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from controller.cli.output import Output
 from controller.plan.run import RunPlan
 from controller.record.events import (
+    BeamTilted,
     Fault,
+    PosteriorUpdated,
     Reconstructed,
     RunEnded,
     RunStarted,
@@ -21,6 +23,9 @@ from controller.record.events import (
     TiltFitted,
 )
 from controller.record.journal import Entry
+
+WORTH_SAYING = 0.1
+"""Probability that the camera's hand is the other one, above which it is said."""
 
 
 class Narrator:
@@ -90,6 +95,14 @@ def sentence(event: object) -> str:
             )
         case TiltFitted():
             return f"{event.target}  no tilt read: {event.reason}"
+        case BeamTilted():
+            x, y = event.achieved_mrad
+            return (
+                f"{event.target}  beam tilted by ({x:+.2f}, {y:+.2f}) mrad: "
+                f"{event.off_deg:.3f} +- {event.sigma_deg:.3f} deg expected"
+            )
+        case PosteriorUpdated() if event.state.dropped or event.doubt_of_hand > WORTH_SAYING:
+            return f"{event.target}  {_doubts(event)}"
         case Reconstructed() if event.resolution_A is not None:
             return f"{event.target}  reconstructed: {event.verdict}"
         case TargetEnded():
@@ -102,6 +115,15 @@ def sentence(event: object) -> str:
             return f"{event.outcome}: {event.reason} ({blanked})"
         case _:
             return ""
+
+
+def _doubts(event: PosteriorUpdated) -> str:
+    if event.state.dropped:
+        return "this pattern contradicts those before it; they are set aside"
+    return (
+        f"the hand of the diffraction camera is in doubt "
+        f"({100 * event.doubt_of_hand:.0f} % that it is the other one)"
+    )
 
 
 def _hours(clock_s: float) -> str:

@@ -6,9 +6,10 @@ A pattern of N electrons on the crystal tells the tilt to (radius of 68 %)
 
 a counting part and a floor that grows with the tilt theta.  Far from the axis a pattern has only
 to bring the crystal within reach of the beam tilt, so it gets the few electrons with which it can
-be read at all; the one on the axis gets what the wanted sigma asks for.  The first pattern of a
-crystal corrects a for it: thin or small crystals tell less per electron.  Fluence is electrons
-over illuminated area.
+be read at all; the one on the axis gets what the wanted sigma asks for.  A pattern near the axis
+corrects a for its crystal: thin or small ones tell less per electron.  A pattern that gives no
+answer asks for more, and its counts are added to the next.  Fluence is electrons over illuminated
+area.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from controller.record.events import TiltFitted
 COUNTING_DEG = 1.25
 """a: for UiO-66 within 1 degree of the axis, 30 - 70 nm thick (docs/closed-loop.md)."""
 FLOOR_DEG, FLOOR_PER_DEG = 0.009, 0.003
+NEAR_DEG = 2.0
 LEAST_RATIO, MOST_RATIO = 0.7, 2.5
 """How far a crystal's own a may lie from the usual one: a single reading does not tell more."""
 MORE_AFTER_SILENCE = 3.0
@@ -44,9 +46,14 @@ class SigmaLaw:
 
 
 def law_of(fits: Sequence[TiltFitted]) -> SigmaLaw:
-    """The law as this crystal's own patterns show it; the usual one before the first."""
+    """The law as this crystal's own patterns near the axis show it; the usual one before the first.
+
+    Patterns far from the axis hold other spots and tell nothing of a.
+    """
     seen = []
     for fit in fits:
+        if fit.misorientation_deg > NEAR_DEG:
+            continue
         counted = math.degrees(fit.sigma_mrad * 1e-3) ** 2 - _floor(fit.misorientation_deg) ** 2
         if fit.answered and fit.electrons > 0 and counted > 0:
             seen.append(math.sqrt(counted * fit.electrons))

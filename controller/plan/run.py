@@ -128,7 +128,7 @@ class AlignmentPlan(Frozen):
     """On the crystal, for a pattern far from the axis: enough to be read."""
     max_electrons: Annotated[float, Field(ge=500, le=1e8)] = 120_000.0
     """The most for any one pattern, however unreadable those before it were."""
-    wanted_sigma_deg: Annotated[float, Field(gt=0, le=1)] = 0.0125
+    wanted_sigma_deg: Annotated[float, Field(gt=0, le=1)] = 0.0135
     """Of the last pattern, radius that holds 68 %: what the dose plan aims at."""
     max_patterns: Annotated[int, Field(ge=2, le=50)] = 8
     frame_s: Positive = 0.5
@@ -174,8 +174,8 @@ class HeightPlan(Frozen):
 
     tilt_deg: Annotated[float, Field(gt=1, le=30)] = 18.0
     """To both sides; 1 um of height shows as 2 tan(tilt) um of shift."""
-    electrons_per_px: Annotated[float, Field(gt=0, le=200)] = 14.0
-    """Of these pictures: their shift has to be known to a pixel."""
+    electrons_per_px: Annotated[float, Field(gt=0, le=200)] = 8.0
+    """Of these pictures: their shift has to be known to a pixel or two, for the focus."""
     move_above_um: Positive = 0.3
     """A larger offset is taken out by the stage and measured again; a smaller one by the lens."""
     sigma_below_um: Positive = 0.05

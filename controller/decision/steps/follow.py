@@ -19,8 +19,8 @@ from controller.perception.tracking import locate_template, without_outliers
 from controller.perception.view import View
 from controller.record.events import HeightFound, Located
 
-SHIFT_SIGMA_UM = 0.007
-"""How well the shift between two pictures at 14 electrons per pixel is known: about a pixel."""
+SHIFT_SIGMA_UM = 0.010
+"""How well the shift between two pictures at 8 electrons per pixel is known: one to two pixels."""
 TEMPLATE_FACTOR = 1.6
 """Half-width of the template in radii of the crystal: its outline is what is recognised."""
 
@@ -58,14 +58,15 @@ def find_height(action: FindHeight, belief: Belief, rig: Rig) -> None:
     looks: list[tuple[float, Located]] = []
     for alpha_deg in (action.low_alpha_deg, action.high_alpha_deg, action.low_alpha_deg):
         achieved = rig.move(action.target, PartialPose(alpha_deg=alpha_deg)).achieved
-        seen = _as_seen(target, looks[0][1]) if looks else target
+        tan = math.tan(math.radians(achieved.alpha_deg))
+        seen = target if not looks else _expected(target, looks, tan, math.radians(alpha_0))
         look = _look(seen, rig, rig.plan.height.electrons_per_px)
         rig.emit(look)
         if not look.found:
             rig.move(action.target, PartialPose(alpha_deg=alpha_0))
             rig.emit(_no_height(action.target, f"at {alpha_deg:.1f} deg: {look.reason}"))
             return
-        looks.append((math.tan(math.radians(achieved.alpha_deg)), look))
+        looks.append((tan, look))
     z_um, sigma_um = height_um(looks, math.cos(math.radians(beta_0)))
     credible = 5 * rig.microscope.capabilities.eucentric_sigma_um + 0.5
     ok = abs(z_um) < credible and sigma_um < rig.plan.height.sigma_below_um
@@ -82,10 +83,18 @@ def find_height(action: FindHeight, belief: Belief, rig: Rig) -> None:
         rig.emit(_no_height(action.target, f"{z_um:.2f} +- {sigma_um:.2f} um is not credible"))
 
 
-def _as_seen(target: Target, look: Located) -> Target:
-    """The crystal with this picture as its template."""
-    x_um, y_um = look.position_um
-    return replace(target, last_located=look, x_um=x_um, y_um=y_um)
+def _expected(
+    target: Target, looks: Sequence[tuple[float, Located]], tan: float, alpha_0: float
+) -> Target:
+    """The crystal with the first look as its template, where it should appear at this tilt.
+
+    What it moved on the way to the first look tells its height well enough for that.
+    """
+    tan_first, first = looks[0]
+    x_um, y_um = first.position_um
+    per_tan = (y_um - target.y_um) / (tan_first - math.tan(alpha_0))
+    y_expected = y_um + per_tan * (tan - tan_first)
+    return replace(target, last_located=first, x_um=x_um, y_um=y_expected)
 
 
 def height_um(looks: Sequence[tuple[float, Located]], cos_beta: float) -> tuple[float, float]:
@@ -132,7 +141,7 @@ def _look(target: Target, rig: Rig, electrons_per_px: float | None = None) -> Lo
     view = rig.view(frame.data.shape, frame.optics, frame.pose)
     name = target.last_located.frame if target.last_located else target.pick.frame
     reference, seen = rig.stored_frame(name)
-    template, at_px = _rescaled(reference.electrons, seen, view, target)
+    template, at_px = _rescaled(reference.electrons, seen, view, _template_um(target))
     expected = view.pixel(target.x_um, target.y_um)
     half_px = TEMPLATE_FACTOR * max(target.pick.diameter_nm / 2, target.pick.radius_nm)
     half_px = min(half_px, 600.0) / view.pixel_size_nm
@@ -166,11 +175,17 @@ def _look(target: Target, rig: Rig, electrons_per_px: float | None = None) -> Lo
     )
 
 
+def _template_um(target: Target) -> tuple[float, float]:
+    """Where the crystal was in the picture that serves as template."""
+    last = target.last_located
+    return (target.pick.x_um, target.pick.y_um) if last is None else last.position_um
+
+
 def _rescaled(
-    image: NDArray[np.float32], seen: View, view: View, target: Target
+    image: NDArray[np.float32], seen: View, view: View, at_um: tuple[float, float]
 ) -> tuple[NDArray[np.float32], tuple[float, float]]:
     """The reference at the new pixel size, and where the crystal lies in it."""
-    x_px, y_px = seen.pixel(target.x_um, target.y_um)
+    x_px, y_px = seen.pixel(*at_um)
     factor = seen.pixel_size_nm / view.pixel_size_nm
     if abs(factor - 1) < 1e-3:
         return image, (x_px, y_px)
