@@ -87,6 +87,24 @@ def sentence(event: object) -> str:
             return f"{banner} {model}: {event.name}, {len(event.tiles)} survey tiles"
         case TargetsChosen():
             return f"{len(event.targets)} crystals queued, {len(event.rejected)} left out"
+        case TiltFitted() | BeamTilted() | PosteriorUpdated():
+            return _about_the_tilt(event)
+        case Reconstructed() if event.resolution_A is not None:
+            return f"{event.target}  reconstructed: {event.verdict}"
+        case TargetEnded():
+            return f"{event.target}  {event.status}: {event.reason}"
+        case Fault():
+            where = f"{event.target}  " if event.target else ""
+            return f"{where}FAULT {event.error}: {event.message} -> {event.handled}"
+        case RunEnded():
+            blanked = "beam blanked" if event.beam_blanked else "BEAM NOT CONFIRMED BLANKED"
+            return f"{event.outcome}: {event.reason} ({blanked})"
+        case _:
+            return ""
+
+
+def _about_the_tilt(event: TiltFitted | BeamTilted | PosteriorUpdated) -> str:
+    match event:
         case TiltFitted() if event.answered and event.zone_uvw is not None:
             zone = "[{} {} {}]".format(*event.zone_uvw)
             sigma_deg = event.sigma_mrad * 0.0573
@@ -103,16 +121,6 @@ def sentence(event: object) -> str:
             )
         case PosteriorUpdated() if event.state.dropped or event.doubt_of_hand > WORTH_SAYING:
             return f"{event.target}  {_doubts(event)}"
-        case Reconstructed() if event.resolution_A is not None:
-            return f"{event.target}  reconstructed: {event.verdict}"
-        case TargetEnded():
-            return f"{event.target}  {event.status}: {event.reason}"
-        case Fault():
-            where = f"{event.target}  " if event.target else ""
-            return f"{where}FAULT {event.error}: {event.message} -> {event.handled}"
-        case RunEnded():
-            blanked = "beam blanked" if event.beam_blanked else "BEAM NOT CONFIRMED BLANKED"
-            return f"{event.outcome}: {event.reason} ({blanked})"
         case _:
             return ""
 
