@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 
 from controller.record.events import (
     Answered,
+    BeamTilted,
     Event,
     ExposureMade,
     Fault,
@@ -93,10 +94,21 @@ class TargetStory:
         for entry in self.entries:
             event = entry.event
             if isinstance(event, StepStarted):
-                tilting = event.action == "Tilt"
+                tilting = event.action in ("Tilt", "UndoTilt")
             elif isinstance(event, Moved) and tilting:
                 moves.append(event)
         return moves
+
+    @property
+    def beam_tilted(self) -> BeamTilted | None:
+        """The beam tilt that came after the last pattern, if any."""
+        last: BeamTilted | None = None
+        for entry in self.entries:
+            if isinstance(entry.event, TiltFitted):
+                last = None
+            elif isinstance(entry.event, BeamTilted):
+                last = entry.event
+        return last
 
     @property
     def scan(self) -> ScanTaken | None:

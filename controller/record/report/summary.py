@@ -6,6 +6,7 @@ from the simulator's truth and are null at a real microscope.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,6 +153,7 @@ def _target(night: Night, story: TargetStory, truth: TargetTruth | None) -> dict
     result = story.last(Reconstructed)
     fits = story.answered_fits
     plan_material = night.planned("sample", "material")
+    after_deg, after_sigma_mrad = _after(story)
     return {
         "id": story.name,
         "structure": plan_material if isinstance(plan_material, str) else None,
@@ -163,8 +165,8 @@ def _target(night: Night, story: TargetStory, truth: TargetTruth | None) -> dict
         "pick_score": pick.score if pick else None,
         "pick_radius_nm": pick.radius_nm if pick else None,
         "misorientation_before_deg": fits[0].misorientation_deg if fits else None,
-        "misorientation_after_deg": fits[-1].misorientation_deg if fits else None,
-        "misorientation_after_sigma_mrad": fits[-1].sigma_mrad if fits else None,
+        "misorientation_after_deg": after_deg,
+        "misorientation_after_sigma_mrad": after_sigma_mrad,
         "misorientation_before_true_deg": truth.before_deg if truth else None,
         "misorientation_after_true_deg": truth.after_deg if truth else None,
         "truth": _truth(truth),
@@ -188,6 +190,18 @@ def _target(night: Night, story: TargetStory, truth: TargetTruth | None) -> dict
             "reconstruction": result.folder if result else None,
         },
     }
+
+
+def _after(story: TargetStory) -> tuple[float | None, float | None]:
+    """What is left, and its sigma: as last read, or as expected since the beam was tilted.
+
+    After a beam tilt nothing is expected to be left but the error: its radius of 68 % is told.
+    """
+    beam = story.beam_tilted
+    if beam is not None:
+        return math.hypot(beam.off_deg, beam.sigma_deg), math.radians(beam.sigma_deg) * 1e3
+    fits = story.answered_fits
+    return (fits[-1].misorientation_deg, fits[-1].sigma_mrad) if fits else (None, None)
 
 
 def _truth(truth: TargetTruth | None) -> dict[str, Any] | None:

@@ -8,11 +8,13 @@ from typing import Any
 from markupsafe import Markup
 
 from controller.record.events import (
+    BeamTilted,
     HeightFound,
     Located,
     Moved,
     StepStarted,
     TiltFitted,
+    ZoneChosen,
 )
 from controller.record.report.charts import DoseBar, clock_time, dose_bar
 from controller.record.report.story import Night, TargetStory
@@ -70,12 +72,17 @@ def move_rows(night: Night, story: TargetStory) -> list[MoveRow]:
                     f"{event.misorientation_deg:.3f} ± {event.sigma_mrad * 0.0573:.3f}"
                     if event.answered
                     else "not read",
-                    f"{predicted:.3f}" if predicted is not None else "",
+                    _forecast(predicted, event.predicted_sigma_deg),
                     f"{len(event.spots_px)} spots, {zone_words(event)}"
                     if event.answered
                     else event.reason,
                 )
             )
+        elif isinstance(event, BeamTilted):
+            x, y = event.achieved_mrad
+            left = f"{event.off_deg:.3f} ± {event.sigma_deg:.3f}"
+            remark = f"beam at ({signed(x)}, {signed(y)}) mrad"
+            rows.append(MoveRow(time, "beam tilt", "", "", "", left, remark))
         elif isinstance(event, StepStarted):
             answer = allowed.get(event.step)
             by = "" if answer is None else f"{_ALLOWED[answer.answer]} by {answer.by}"
@@ -100,9 +107,15 @@ def move_rows(night: Night, story: TargetStory) -> list[MoveRow]:
     return rows
 
 
+def _forecast(off_deg: float | None, sigma_deg: float | None) -> str:
+    if off_deg is None:
+        return ""
+    return f"{off_deg:.3f}" + (f" ± {sigma_deg:.3f}" if sigma_deg is not None else "")
+
+
 def notes_of(story: TargetStory) -> list[str]:
-    """Height and tracking in words."""
-    notes = []
+    """Choice of the zone, height and tracking in words."""
+    notes = [_zone_note(event) for event in story.events(ZoneChosen)]
     for height in story.events(HeightFound):
         if not height.ok:
             notes.append(f"Height not found ({height.reason}).")
@@ -118,6 +131,17 @@ def notes_of(story: TargetStory) -> list[str]:
         worst = f", weakest correlation {min(found):.2f}" if found else ""
         notes.append(f"Seen in {len(found)} of {len(looks)} tracking pictures{worst}.")
     return notes
+
+
+def _zone_note(event: ZoneChosen) -> str:
+    """Where it was sent, and what else was within its reach."""
+    said = []
+    for axis in event.candidates:
+        angles = f"α {signed(axis.alpha_deg, 1)}°, β {signed(axis.beta_deg, 1)}°"
+        what = f"[{' '.join(map(str, axis.member_uvw))}] {axis.off_deg:.1f}° away, {angles}"
+        said.append(what if axis.reachable else f"{what}, out of reach")
+    chosen = " ".join(map(str, event.chosen.member_uvw))
+    return f"Sent to [{chosen}]; its wanted zones: {'; '.join(said)}."
 
 
 def _asked_got(asked: float | None, got: float | None) -> str:
