@@ -9,6 +9,7 @@ spot shape.  abTEM's own Bloch waves check it in ``tests/controller/alignment``.
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import gemmi
 import numpy as np
@@ -32,7 +33,8 @@ class Crystal:
     positions: Array  # fractional, (n, 3)
     occupancy: Array
     u_iso: Array
-    _cache: dict[tuple[int, int, int], complex] = field(default_factory=dict)
+    _keys: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    _values: NDArray[np.complex128] = field(default_factory=lambda: np.empty(0, complex))
 
     @classmethod
     def from_cif(cls, path: Path | str) -> "Crystal":
@@ -60,14 +62,24 @@ class Crystal:
 
     def structure_factors(self, hkl: NDArray[np.int64]) -> NDArray[np.complex128]:
         """Fourier coefficients sum f exp(-2 pi i g.r) in A, for each row of hkl."""
+        keys = (hkl + 512) @ np.array([1 << 22, 1 << 11, 1])
+        unique, first = np.unique(keys, return_index=True)
+        new = ~np.isin(unique, self._keys, assume_unique=True)
+        if new.any():
+            fresh = self._sum_over_atoms(hkl[first[new]])
+            known = np.concatenate([self._keys, unique[new]])
+            order = np.argsort(known)
+            self._values = np.concatenate([self._values, fresh])[order]
+            self._keys = known[order]
+        return self._values[np.searchsorted(self._keys, keys)]
+
+    def _sum_over_atoms(self, hkl: NDArray[np.int64]) -> NDArray[np.complex128]:
         from abtem.parametrizations import LobatoParametrization
 
         table = LobatoParametrization()
         out = np.empty(len(hkl), complex)
-        missing = [i for i, h in enumerate(map(tuple, hkl.tolist())) if h not in self._cache]
-        todo = hkl[missing]
-        for start in range(0, len(todo), 4000):
-            part = todo[start : start + 4000]
+        for start in range(0, len(hkl), 4000):
+            part = hkl[start : start + 4000]
             g2 = ((part @ self.reciprocal) ** 2).sum(1)
             total = np.zeros(len(part), complex)
             for symbol in sorted(set(self.symbols)):
@@ -76,10 +88,7 @@ class Crystal:
                 phase = np.exp(-2j * np.pi * (part @ self.positions[chosen].T))
                 dw = np.exp(-2 * np.pi**2 * np.outer(g2, self.u_iso[chosen]))
                 total += f * (phase * dw * self.occupancy[chosen]).sum(1)
-            for h, v in zip(map(tuple, part.tolist()), total, strict=True):
-                self._cache[h] = complex(v)
-        for i, h in enumerate(map(tuple, hkl.tolist())):
-            out[i] = self._cache[h]
+            out[start : start + 4000] = total
         return out
 
 
@@ -101,7 +110,7 @@ def orientation(crystal: Crystal, uvw: tuple[int, int, int], tilt_mrad: Array, p
     return (np.eye(3) + np.sin(angle) * K + (1 - np.cos(angle)) * K @ K) @ spin @ base
 
 
-def diffraction(
+def diffraction(  # noqa: PLR0913  every one is a physical condition
     crystal: Crystal,
     rotation: Array,
     energy_keV: float,
@@ -111,8 +120,13 @@ def diffraction(
     beams: int = 450,
     dynamical: bool = True,
     thickness_spread: float = 0.0,
+    absorption: float = 0.0,
 ) -> tuple[Array, Array]:
-    """Transverse g (n, 2) in 1/A and intensities (n,) as fractions of the incident beam."""
+    """Transverse g (n, 2) in 1/A and intensities (n,) as fractions of what leaves the crystal.
+
+    ``absorption`` is the imaginary part of the potential as a fraction of the real one, with a
+    mean absorption of the same fraction; to first order in it, on the eigenvalues.
+    """
     K = 1 / electron_wavelength_A(energy_keV)
     gamma = 1 + energy_keV / 510.998950
     basis = crystal.reciprocal @ rotation.T
@@ -148,11 +162,14 @@ def diffraction(
     zero_in = int(np.flatnonzero(strong == zero)[0])
     h = hkl[strong]
     diff = (h[:, None] - h[None]).reshape(-1, 3)
-    unique, inverse = np.unique(diff, axis=0, return_inverse=True)
-    matrix = (gamma * crystal.structure_factors(unique) / (np.pi * crystal.volume))[inverse]
-    matrix = matrix.reshape(len(h), len(h))
+    potential = gamma * crystal.structure_factors(diff) / (np.pi * crystal.volume)
+    potential = potential.reshape(len(h), len(h))
+    matrix = potential.copy()
     np.fill_diagonal(matrix, 2 * K * s[strong])
     values, vectors = np.linalg.eigh(matrix)
+    values = values.astype(complex)
+    if absorption > 0:
+        values += 1j * absorption * (vectors.conj() * (potential @ vectors)).sum(0).real
     out = kin.copy()
     out[strong] = 0
     for w, tt in zip(weights, ts, strict=True):
@@ -172,32 +189,89 @@ class Detector:
     halo_fraction: float = 0.25
     halo_width_inv_A: float = 0.25
     beam_stop_px: float = 0.0
+    halo_shape: Literal["lorentzian", "gaussian", "exponential", "ring"] = "lorentzian"
+    spot_shape: Literal["gaussian", "disc"] = "gaussian"
+    """A disc has the radius of two of its sigmas, softened by 0.4 px."""
+    stop_azimuth_rad: float = 0.0
+    """Where the arm of the beam stop points."""
+    hot_pixels: int = 0
+    dead_pixels: int = 0
 
 
 def record(
     g: Array, intensity: Array, detector: Detector, electrons: float, rng: np.random.Generator
 ) -> Array:
-    """Poisson counts, (rows, columns), float64: spots, diffuse halo, optional beam stop."""
-    from scipy.special import erf
+    """Poisson counts, (rows, columns), float64: spots, diffuse halo, beam stop, bad pixels.
 
+    Hot pixels read 20 to 2000 counts whatever arrives, dead ones read none.
+    """
+    counts = rng.poisson(electrons * expected_share(g, intensity, detector)).astype(float)
+    bad = rng.choice(counts.size, detector.hot_pixels + detector.dead_pixels, replace=False)
+    hot = bad[: detector.hot_pixels]
+    counts.flat[hot] = np.round(np.exp(rng.uniform(np.log(20), np.log(2000), len(hot))))
+    counts.flat[bad[detector.hot_pixels :]] = 0.0
+    return counts
+
+
+def expected_share(g: Array, intensity: Array, detector: Detector) -> Array:
+    """What each pixel expects of one incident electron, (rows, columns)."""
     rows, cols = detector.shape
     cx, cy = detector.centre_px or (cols // 2, rows // 2)
     x, y = np.arange(cols), np.arange(rows)
-    expected = np.zeros(detector.shape)
-    sigma = detector.spot_sigma_px * np.sqrt(2)
+    spots = np.zeros(detector.shape)
+    reach = int(np.ceil(5 * detector.spot_sigma_px)) + 2
     for (gx, gy), value in zip(g / detector.inv_A_per_px, intensity, strict=True):
         px, py = gx + cx, gy + cy
         if not (-3 < px < cols + 3 and -3 < py < rows + 3) or value < 1e-8:
             continue
-        kx = 0.5 * (erf((x - px + 0.5) / sigma) - erf((x - px - 0.5) / sigma))
-        ky = 0.5 * (erf((y - py + 0.5) / sigma) - erf((y - py - 0.5) / sigma))
-        expected += value * ky[:, None] * kx[None]
-    r2 = ((x[None] - cx) ** 2 + (y[:, None] - cy) ** 2) * detector.inv_A_per_px**2
-    halo = (1 + r2 / detector.halo_width_inv_A**2) ** -1.5
-    halo *= detector.halo_fraction / halo.sum()
-    total = (1 - detector.halo_fraction) * expected + halo
+        columns = slice(max(round(px) - reach, 0), round(px) + reach + 1)
+        lines = slice(max(round(py) - reach, 0), round(py) + reach + 1)
+        spots[lines, columns] += value * _spot(x[columns] - px, y[lines] - py, detector)
+    r = np.hypot(x[None] - cx, y[:, None] - cy) * detector.inv_A_per_px
+    halo = _halo(r, detector)
+    total = (1 - detector.halo_fraction) * spots + detector.halo_fraction * halo / halo.sum()
     if detector.beam_stop_px > 0:
-        stop = r2 < (detector.beam_stop_px * detector.inv_A_per_px) ** 2
-        stop |= (np.abs(y[:, None] - cy) < 0.4 * detector.beam_stop_px) & (x[None] > cx)
-        total = np.where(stop, 0.0, total)
-    return rng.poisson(electrons * total).astype(float)
+        total = np.where(beam_stop(detector), 0.0, total)
+    return total
+
+
+def beam_stop(detector: Detector) -> NDArray[np.bool_]:
+    """The shadow: a blank disc on the direct beam and an arm to the rim, (rows, columns)."""
+    rows, cols = detector.shape
+    cx, cy = detector.centre_px or (cols // 2, rows // 2)
+    y, x = np.mgrid[:rows, :cols]
+    c, s = np.cos(detector.stop_azimuth_rad), np.sin(detector.stop_azimuth_rad)
+    along, across = (x - cx) * c + (y - cy) * s, -(x - cx) * s + (y - cy) * c
+    radius = detector.beam_stop_px
+    arm = (np.abs(across) < 0.4 * radius) & (along > 0)
+    return np.asarray((np.hypot(along, across) < radius) | arm)
+
+
+def _spot(dx: Array, dy: Array, detector: Detector) -> Array:
+    """Share of a spot that falls on each pixel, (len(dy), len(dx))."""
+    from scipy.special import erf
+
+    if detector.spot_shape == "disc":
+        r = np.hypot(dx[None], dy[:, None])
+        disc = 0.5 * (1 - erf((r - 2 * detector.spot_sigma_px) / 0.57))
+        # normalised on a full grid, so that the frame's edge cuts instead of brightening
+        return np.asarray(disc / (4 * np.pi * detector.spot_sigma_px**2 + np.pi * 0.57**2 / 2))
+    width = detector.spot_sigma_px * np.sqrt(2)
+    kx = 0.5 * (erf((dx + 0.5) / width) - erf((dx - 0.5) / width))
+    ky = 0.5 * (erf((dy + 0.5) / width) - erf((dy - 0.5) / width))
+    return np.asarray(ky[:, None] * kx[None])
+
+
+def _halo(r_inv_A: Array, detector: Detector) -> Array:
+    """Diffuse scattering against distance from the direct beam, any scale."""
+    q = r_inv_A / detector.halo_width_inv_A
+    match detector.halo_shape:
+        case "lorentzian":
+            return np.asarray((1 + q**2) ** -1.5)
+        case "gaussian":
+            return np.asarray(np.exp(-0.5 * q**2))
+        case "exponential":
+            return np.asarray(np.exp(-q))
+        case "ring":  # a carbon film: a first ring near 0.5 / A on a falling flank
+            ring = np.exp(-0.5 * ((r_inv_A - 0.5) / 0.07) ** 2)
+            return np.asarray((1 + q**2) ** -1.5 + 0.08 * ring)
