@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 
-from controller.perception.alignment.kinematical import THICKNESS_SPREAD, excitation, two_beam
+from controller.perception.alignment.kinematical import excitation, two_beam
 from controller.perception.alignment.structure_factors import StructureFactors
 
 Array = NDArray[np.float64]
@@ -27,6 +27,8 @@ _MOST_WEAK = 200
 
 THICKNESSES_A = np.arange(120.0, 1501.0, 40.0)
 """Thicknesses at which intensities are given."""
+SPREADS = (0.03, 0.12, 0.22)
+"""Relative spreads of thickness over the illuminated area at which they are given."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,12 +87,13 @@ def select_beams(
 def intensities(
     model: BlochModel, beams: BeamSet, orientation: Array
 ) -> tuple[Array, Array, Array]:
-    """Intensities of all beams of the set, strong first, at `THICKNESSES_A`.
+    """Intensities of all beams of the set, strong first, at `SPREADS` and `THICKNESSES_A`.
 
     Returns
     -------
     intensity
-        (beams, thicknesses), parts of the incident beam, averaged over the thickness spread.
+        (beams, spreads * thicknesses), parts of the incident beam, averaged over each spread of
+        thickness in turn.
     gx, gy
         Transverse g in 1/A, (beams,).
     """
@@ -104,24 +107,29 @@ def intensities(
     psi = vectors[1:] @ (phase * vectors[0].conj()[:, None])
     strong = (psi.real**2 + psi.imag**2) @ _thickness_average()
     q = (model.potential[beams.weak] / model.wavenumber) ** 2
-    weak = np.empty((len(q), len(THICKNESSES_A)))
+    weak = np.empty((len(q), len(SPREADS) * len(THICKNESSES_A)))
     if len(q):
-        _fill_two_beam(s[m:], q, THICKNESSES_A, weak)
+        _fill_two_beam(s[m:], q, THICKNESSES_A, np.array(SPREADS), weak)
     return np.concatenate([strong, weak]), gx, gy
 
 
 @cache
 def _thickness_average() -> Array:
-    """Weights (fine, thicknesses) of a normal spread around each thickness."""
-    width = np.maximum(THICKNESS_SPREAD * THICKNESSES_A, 5.0)
-    weight = np.exp(-0.5 * ((_FINE_A[:, None] - THICKNESSES_A[None]) / width[None]) ** 2)
+    """Weights (fine, spreads * thicknesses) of normal spreads around each thickness."""
+    middle = np.tile(THICKNESSES_A, len(SPREADS))
+    width = np.maximum(np.repeat(SPREADS, len(THICKNESSES_A)) * middle, 8.0)
+    weight = np.exp(-0.5 * ((_FINE_A[:, None] - middle[None]) / width[None]) ** 2)
     return np.asarray(weight / weight.sum(0), dtype=float)
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _fill_two_beam(s: Array, coupling: Array, thicknesses: Array, out: Array) -> None:
-    for k in range(thicknesses.shape[0]):
-        out[:, k] = two_beam(s, coupling, thicknesses[k], THICKNESS_SPREAD)
+def _fill_two_beam(
+    s: Array, coupling: Array, thicknesses: Array, spreads: Array, out: Array
+) -> None:
+    for j in range(spreads.shape[0]):
+        for k in range(thicknesses.shape[0]):
+            column = j * thicknesses.shape[0] + k
+            out[:, column] = two_beam(s, coupling, thicknesses[k], spreads[j])
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]

@@ -1,10 +1,12 @@
 """One pattern in, one tilt with its error out."""
 
 from dataclasses import replace
+from functools import cache
 from time import perf_counter
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from threadpoolctl import ThreadpoolController
 
 from controller.perception.alignment.calibration import calibrated_sigma_mrad, formal_radius
 from controller.perception.alignment.dynamical import Summit
@@ -92,8 +94,15 @@ def estimate_tilt(
         return _finish(_no_answer(reason, mode, checked, inv_A_per_px, spots), started)
     if structure is not None and target_zone_uvw is not None:
         task = Task(checked, spots, structure, target_zone_uvw, energy_keV, inv_A_per_px, prior)
-        return _finish(_structure_known(task), started)
+        # matrices of a hundred rows: several BLAS threads only wait for each other
+        with _threads().limit(limits=1, user_api="blas"):
+            return _finish(_structure_known(task), started)
     return _finish(_structure_free(checked, spots, wavenumber, inv_A_per_px), started)
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def _unusable(pattern: Pattern) -> str:

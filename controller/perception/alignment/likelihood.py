@@ -62,6 +62,21 @@ def gain(n: Array, b: Array, mean: Array, unknown: Array, null: Array, model_err
 
 
 @numba.njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator, unused-ignore]
+def certainty(n: Array, b: Array, mean: Array, unknown: Array, model_error: float) -> Array:
+    """Probability that each node's counts are the model's and not "something unknown"."""
+    out = np.zeros(n.shape[0])
+    for i in range(n.shape[0]):
+        if b[i] <= 0.0:
+            continue
+        mu = b[i] + mean[i]
+        spread = model_error * mean[i]
+        r = mu * mu / (spread * spread + 1e-9 * mu * mu)
+        hit = (1 - UNKNOWN) * np.exp(_log_negative_binomial(n[i], mu, r))
+        out[i] = hit / (hit + unknown[i])
+    return out
+
+
+@numba.njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator, unused-ignore]
 def best_scale(
     n: Array, b: Array, shape: Array, unknown: Array, null: Array, model_error: float
 ) -> tuple[float, float]:

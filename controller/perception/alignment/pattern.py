@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
+from scipy.special import gammaincc
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -33,6 +34,8 @@ class Pattern:
     """(row, col) of pixels that fired alone and were masked."""
     saturated_fraction: float
     """Part of the counts that lies on a flat top."""
+    shadow: Mask
+    """True under a beam stop and on its rim, (row, col)."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -82,13 +85,13 @@ def check_pattern(image: ArrayLike, *, beam_stop: bool = False) -> Pattern:
     if counts.sum() > 0:
         good &= ~_dead_lines(counts)
     saturated = _flat_top(counts)
-    if beam_stop:
-        good &= ~_shadow(counts)
+    shadow = _shadow(counts) if beam_stop else np.zeros(counts.shape, dtype=bool)
+    good &= ~shadow
     hot = _lonely_pixels(counts, good)
     good &= ~hot
     fraction = float(counts[saturated].sum() / max(counts.sum(), 1.0))
     places = tuple((int(r), int(c)) for r, c in np.argwhere(hot))
-    return Pattern(np.where(good, counts, 0.0), good, places, fraction)
+    return Pattern(np.where(good, counts, 0.0), good, places, fraction, shadow)
 
 
 def is_saturated(pattern: Pattern) -> bool:
@@ -123,16 +126,51 @@ def _flat_top(counts: Array) -> Mask:
 
 
 def _shadow(counts: Array) -> Mask:
-    """The largest connected region that is much darker than its surroundings."""
-    smooth = ndimage.uniform_filter(counts, 5)
-    level = ndimage.uniform_filter(counts, 41)
-    dark = (smooth <= 0.08 * level) & (level * 25 > 4)
+    """The shadow of a beam stop: where the halo should be seen near the middle, and is not.
+
+    The halo is read as rings about the middle of the frame, robustly over sectors, and made to
+    fall outwards, so that rings which the stop hides altogether are continued from outside.  Of
+    the connected regions that are significantly dark against it, the one that hides most is the
+    stop, if it comes near the middle of the frame.
+    """
+    halo = _falling_halo(counts)
+    expected = ndimage.uniform_filter(halo, 5, mode="nearest") * 25
+    seen = ndimage.uniform_filter(counts, 5, mode="nearest") * 25
+    # an eighth of what the rings promise at most, and by more than Poisson noise explains
+    dark = (seen <= 0.12 * expected) & (gammaincc(np.rint(seen) + 1.0, expected) < 0.02)
     labels, n = ndimage.label(dark)
     if n == 0:
         return np.zeros(counts.shape, dtype=bool)
-    sizes = ndimage.sum_labels(dark, labels, np.arange(1, n + 1))
-    shadow: Mask = labels == 1 + int(np.argmax(sizes))
+    rows, cols = counts.shape
+    y, x = np.ogrid[:rows, :cols]
+    off = np.hypot(y - 0.5 * (rows - 1), x - 0.5 * (cols - 1))
+    index = np.arange(1, n + 1)
+    hidden = ndimage.sum_labels(halo, labels, index)
+    nearest = ndimage.minimum(off, labels, index)
+    hidden = np.where(nearest < 0.15 * min(rows, cols), hidden, 0.0)
+    if hidden.max() <= 0:
+        return np.zeros(counts.shape, dtype=bool)
+    shadow: Mask = labels == 1 + int(np.argmax(hidden))
     return np.asarray(ndimage.binary_dilation(shadow, iterations=4), dtype=bool)
+
+
+def _falling_halo(counts: Array) -> Array:
+    """Counts per pixel of the diffuse part about the middle of the frame, (row, col)."""
+    rows, cols = counts.shape
+    y, x = np.ogrid[:rows, :cols]
+    dy, dx = y - 0.5 * (rows - 1), x - 0.5 * (cols - 1)
+    ring = (np.hypot(dy, dx) / 4.0).astype(np.int64)
+    sector = ((np.arctan2(dy, dx) / (2 * np.pi) + 0.5) * 12).astype(np.int64) % 12
+    n = int(ring.max()) + 1
+    place = (ring * 12 + sector).ravel()
+    area = np.bincount(place, minlength=12 * n).reshape(n, 12)
+    total = np.bincount(place, weights=counts.ravel(), minlength=12 * n).reshape(n, 12)
+    total = ndimage.gaussian_filter1d(total, 1.0, axis=0, mode="nearest")
+    weight = ndimage.gaussian_filter1d(area.astype(float), 1.0, axis=0, mode="nearest")
+    share = np.where(area > 0, (total + 0.05) / np.maximum(weight, 1.0), np.nan)
+    level = np.nanmedian(share, axis=1)
+    level = np.maximum.accumulate(level[::-1])[::-1]
+    return np.asarray(level[ring], dtype=float)
 
 
 def _lonely_pixels(counts: Array, good: Mask) -> Mask:

@@ -13,6 +13,7 @@ from scipy import ndimage
 from scipy.special import gammainc
 
 from controller.perception.alignment.background import radial_background, radii_px
+from controller.perception.alignment.centre import deepest_shadow, rank_direct_beams
 from controller.perception.alignment.pattern import Pattern
 
 Array = NDArray[np.float64]
@@ -20,6 +21,8 @@ Mask = NDArray[np.bool_]
 
 FALSE_ALARM_PROBABILITY = 1e-5
 """Per pixel; neighbouring discs overlap, so about 0.2 false spots on 256 x 256 pixels."""
+SURE_PROBABILITY = 1e-9
+"""Of a spot that the background is estimated without."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def find_spots(
     pattern
         A checked pattern.
     beam_stop
-        The direct beam is hidden; the centre is then guessed from halo and shadow.
+        The direct beam is hidden; the centre is then guessed from its shadow.
     centre_px
         (x, y) where the centre is known; it replaces the guess.
     """
@@ -77,17 +80,18 @@ def find_spots(
     direct: int | None = None
     rivals: tuple[int, ...] = ()
     for last in (False, False, True):
-        x, y, counts = _detect(pattern, background, sigma)
+        x, y, counts, sure = _detect(pattern, background, sigma)
         if len(x) == 0:
             break
         sigma = _spot_sigma(pattern, background, x, y, counts)
-        masked = _disks(pattern.shape, x, y, 3.0 * sigma + 1.0)
+        # only the sure ones: masking what may be noise lowers the background, and finds more noise
+        masked = _disks(pattern.shape, x[sure], y[sure], 3.0 * sigma + 1.0)
         if centre_px is not None:
             direct = _spot_at(x, y, centre_px)
         elif not beam_stop:
-            direct = int(counts.argmax())
-            if last:
-                ranked = _direct_beam(pattern, masked, x, y, counts)
+            direct = _spot_at(x, y, centre)
+            if last or direct is None:
+                ranked = rank_direct_beams(pattern, masked, x, y, counts)
                 direct, rivals = ranked[0], tuple(ranked[1:])
             centre = (float(x[direct]), float(y[direct]))
         background = radial_background(pattern, centre, masked)
@@ -95,22 +99,28 @@ def find_spots(
 
 
 def _first_centre(pattern: Pattern, beam_stop: bool) -> tuple[float, float]:
-    """The brightest compact place; behind a beam stop the centre of the halo."""
+    """The brightest compact place; behind a beam stop its shadow, or the middle of the frame."""
+    middle = 0.5 * (pattern.shape[1] - 1), 0.5 * (pattern.shape[0] - 1)
     if beam_stop:
-        wide = ndimage.gaussian_filter(pattern.counts, 12)
-        seen = ndimage.gaussian_filter(pattern.good.astype(float), 12)
-        level = np.where(seen > 0.02, wide / np.maximum(seen, 0.02), 0.0)
-        weight = np.maximum(level - 0.5 * level.max(), 0.0)
-        rows, cols = np.indices(level.shape)
-        total = max(float(weight.sum()), 1e-12)
-        return float((weight * cols).sum() / total), float((weight * rows).sum() / total)
+        return deepest_shadow(pattern) or middle
+    # often the brightest place is a reflection, and a background that is radial about a
+    # reflection turns the halo into hundreds of spots
     blurred = ndimage.gaussian_filter(pattern.counts, 1.0)
-    row, col = np.unravel_index(int(np.argmax(blurred)), blurred.shape)
-    return float(col), float(row)
+    peak = (blurred >= ndimage.maximum_filter(blurred, 7)) & (blurred > 0)
+    rows, cols = np.nonzero(peak)
+    if len(rows) == 0:
+        return middle
+    order = np.argsort(-blurred[rows, cols], kind="stable")[:40]
+    x, y = cols[order].astype(float), rows[order].astype(float)
+    masked = _disks(pattern.shape, x, y, 4.0)
+    best = rank_direct_beams(pattern, masked, x, y, blurred[peak][order])[0]
+    return float(x[best]), float(y[best])
 
 
-def _detect(pattern: Pattern, background: Array, sigma: float) -> tuple[Array, Array, Array]:
-    """Significant local maxima of the disc sums: x, y (centroids, px) and excess counts."""
+def _detect(
+    pattern: Pattern, background: Array, sigma: float
+) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
+    """Significant local maxima of the disc sums: x, y (centroids, px), excess counts, surety."""
     kernel = disc_kernel(max(1.5, 1.7 * sigma))
     summed = ndimage.convolve(pattern.counts, kernel, mode="constant")
     expected = ndimage.convolve(np.where(pattern.good, background, 0.0), kernel, mode="constant")
@@ -120,14 +130,13 @@ def _detect(pattern: Pattern, background: Array, sigma: float) -> tuple[Array, A
     rows, cols = np.nonzero(peak)
     # P(N >= n | b) of a Poisson variable; counts may be scaled, so n need not be an integer
     chance = gammainc(summed[rows, cols], np.maximum(expected[rows, cols], 1e-9))
-    sure = chance < FALSE_ALARM_PROBABILITY
-    rows, cols = rows[sure], cols[sure]
+    likely = chance < FALSE_ALARM_PROBABILITY
+    rows, cols, chance = rows[likely], cols[likely], chance[likely]
     x, y = _centroids(pattern.counts - background, rows, cols, sigma)
     counts = (summed - expected)[rows, cols]
     order = np.argsort(-counts, kind="stable")
-    x, y, counts = x[order], y[order], counts[order]
-    keep = _not_doubled(x, y, 1.6 * sigma + 0.7)
-    return x[keep], y[keep], counts[keep]
+    order = order[_not_doubled(x[order], y[order], 1.6 * sigma + 0.7)]
+    return x[order], y[order], counts[order], chance[order] < SURE_PROBABILITY
 
 
 def _centroids(
@@ -166,29 +175,6 @@ def _spot_at(x: Array, y: Array, centre: tuple[float, float]) -> int | None:
     distance = np.hypot(x - centre[0], y - centre[1])
     nearest = int(np.argmin(distance))
     return nearest if distance[nearest] < 3 else None
-
-
-def _direct_beam(pattern: Pattern, masked: Mask, x: Array, y: Array, counts: Array) -> list[int]:
-    """Bright spots, the one about which the diffuse halo is round first.
-
-    In a thick crystal the direct beam is often not the brightest spot.  Candidates are ranked by
-    the Poisson likelihood of the pixels between the spots under a background that is radial
-    about them, by brightness, and weakly by nearness to the middle of the frame.
-    """
-    candidates = np.flatnonzero(counts >= 0.1 * counts.max())[:5]
-    if len(candidates) == 1:
-        return [int(candidates[0])]
-    use = pattern.good & ~masked
-    n = pattern.counts[use]
-    middle = (0.5 * (pattern.shape[1] - 1), 0.5 * (pattern.shape[0] - 1))
-    allowed = 0.15 * min(pattern.shape)
-    scores = []
-    for i in candidates:
-        b = radial_background(pattern, (float(x[i]), float(y[i])), masked)[use]
-        likelihood = float((n * np.log(b) - b).sum())
-        off = np.hypot(x[i] - middle[0], y[i] - middle[1]) / allowed
-        scores.append(likelihood + 4.0 * np.log(counts[i]) - 0.5 * off**2)
-    return [int(candidates[k]) for k in np.argsort(scores)[::-1]]
 
 
 def _spot_sigma(pattern: Pattern, background: Array, x: Array, y: Array, counts: Array) -> float:

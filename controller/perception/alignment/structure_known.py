@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 from controller.perception.alignment.apertures import make_plate, read_apertures
 from controller.perception.alignment.background import radial_background
 from controller.perception.alignment.bloch import BlochModel
-from controller.perception.alignment.dynamical import Summit, approach, scout, summit
+from controller.perception.alignment.centre import rank_hidden
+from controller.perception.alignment.dynamical import (
+    Summit,
+    approach,
+    look_around,
+    scout,
+    summit,
+)
 from controller.perception.alignment.geometry import TiltVector
 from controller.perception.alignment.lattice import fit_lattice
 from controller.perception.alignment.likelihood import gain, null_likelihood
@@ -52,6 +59,10 @@ _HOPELESS = 0.2
 """Two-beam gain, relative to that of the found spots, below which no better physics helps."""
 _CENTRE_RIVAL = 0.7
 """Coarse score, relative to the best, from which another centre is climbed too."""
+_CONVINCING = 0.3
+"""Part of the attainable gain below which further centres of the direct beam are tried."""
+_DOUBTFUL = 0.5
+"""Part of the attainable gain below which the surroundings of the best are looked over."""
 _COUPLING_REACH_INV_A = 2.2
 _MOST_REFLECTIONS = 60000
 _SMALL_CELL_A3 = 500.0
@@ -98,39 +109,68 @@ def fit_structure(task: Task) -> StructureFit:
     )  # fmt: skip
     small = _is_small(task.structure)
     most = 90 if small else 30
-    tries = []
-    for task_there, sigma in _centres(task):
-        polar = polar_image(
-            task_there.pattern, task_there.spots, task_there.spots.centre_px,
-            int(g_max / task.inv_A_per_px) + 3,
-        )  # fmt: skip
-        found = search(polar, libraries, task.inv_A_per_px, _SCALES, most)
-        tries.append((found[0].score if found else 0.0, task_there, sigma, found))
-    ranked = sorted(range(len(tries)), key=lambda k: -tries[k][0])
-    likely = [k for k in ranked if tries[k][0] > _CENTRE_RIVAL * tries[ranked[0]][0]]
-    likely = likely[: 4 if small else 2]
-    if task.spots.direct is not None and 0 not in likely:
-        likely.append(0)
+    rays = int(g_max / task.inv_A_per_px) + 3
+    model = _bloch_model(task, g_max)
+    best: StructureFit | None = None
+    for batch in _batches(_centres(task), small):
+        tries = []
+        for there, sigma in batch:
+            polar = polar_image(there.pattern, there.spots, there.spots.centre_px, rays)
+            found = search(polar, libraries, task.inv_A_per_px, _SCALES, most)
+            tries.append((found[0].score if found else 0.0, there, sigma, found))
+        fit = _fit_at(tries, model, g_max)
+        if best is None or _merit(fit) > _merit(best):
+            best = fit
+        if _is_convincing(best):
+            break
+    return best or StructureFit((), _scene(task, g_max, 1.0))
+
+
+Try = tuple[float, Task, float, list[Candidate]]
+"""Coarse score about one centre, the task there, the centre's sigma in px, what was found."""
+
+
+def _batches(centres: list[tuple[Task, float]], small: bool) -> list[list[tuple[Task, float]]]:
+    """The likely centres together; the others only where those explain nothing."""
+    first = 4 if small else 3
+    return [b for b in (centres[:first], centres[first:]) if b]
+
+
+def _is_convincing(fit: StructureFit) -> bool:
+    return bool(fit.explanations) and _quality(fit.explanations[0].summit) > _CONVINCING
+
+
+def _quality(top: Summit) -> float:
+    """Gain as part of the attainable; zero where it was not climbed."""
+    if not np.isfinite(top.attainable):
+        return 0.0
+    return top.pose.log_gain / max(top.attainable, 1.0)
+
+
+def _fit_at(tries: list[Try], model: BlochModel, g_max: float) -> StructureFit:
+    """The best fit over some centres of the direct beam."""
+    small = _is_small(tries[0][1].structure)
+    tries = sorted(tries, key=lambda t: -t[0])
+    likely = [t for t in tries if t[0] > _CENTRE_RIVAL * tries[0][0]][: 4 if small else 3]
     starts = []
-    for k in likely:
-        _, there, sigma, found = tries[k]
+    for _, there, sigma, found in likely:
         scene = _scene(there, g_max, sigma)
         poses = _polished(there, scene, found)
         if poses:
             starts.append((there, scene, poses))
+    if not starts:
+        return StructureFit((), _scene(tries[0][1], g_max, 1.0))
     starts.sort(key=lambda s: -s[2][0].log_gain)
-    if starts and not small and starts[0][2][0].log_gain < _HOPELESS * _spot_gain(starts[0][1]):
-        hopeless = [_explain(task.structure, _unclimbed(p)) for p in starts[0][2]]
+    if not small and starts[0][2][0].log_gain < _HOPELESS * _spot_gain(starts[0][1]):
+        structure = starts[0][0].structure
+        hopeless = [_explain(structure, _unclimbed(p)) for p in starts[0][2]]
         return StructureFit(tuple(hopeless), starts[0][1])
-    model = _bloch_model(task, g_max)
     # two-beam gains cannot decide between centres in a thick crystal: climb what is near
     fits = [
         _climbed(there, scene, poses, model)
         for there, scene, poses in starts
         if poses[0].log_gain > 0.5 * starts[0][2][0].log_gain
     ]
-    if not fits:
-        return StructureFit((), _scene(task, g_max, 1.0))
     return max(fits, key=_merit)
 
 
@@ -148,8 +188,10 @@ def _spot_gain(scene: Scene) -> float:
 
 def _merit(fit: StructureFit) -> float:
     """Gain times the part of the attainable: centres hide different pixels, gains alone mislead."""
+    if not fit.explanations:
+        return -1.0
     best = fit.explanations[0].summit
-    return best.pose.log_gain * best.pose.log_gain / max(best.attainable, 1.0)
+    return max(best.pose.log_gain, 0.0) * _quality(best)
 
 
 def _polished(task: Task, scene: Scene, candidates: list[Candidate]) -> list[Pose]:
@@ -179,8 +221,12 @@ def _climbed(task: Task, scene: Scene, poses: list[Pose], model: BlochModel) -> 
         return StructureFit((), scene)
     worth = poses[:1] + [p for p in poses[1:] if _is_worth(p, poses[0])]
     summits = [summit(scene, model, p, beams=_BEAMS) for p in worth]
-    rest = [_unclimbed(p) for p in poses[1:] if not _is_worth(p, poses[0])]
     summits.sort(key=lambda s: -s.pose.log_gain)
+    if _quality(summits[0]) < _DOUBTFUL:
+        around = look_around(scene, model, summits[0].pose, most=3)
+        summits += [summit(scene, model, p, beams=_BEAMS) for p in around]
+        summits.sort(key=lambda s: -s.pose.log_gain)
+    rest = [_unclimbed(p) for p in poses[1:] if not _is_worth(p, poses[0])]
     explanations = [_explain(task.structure, s) for s in summits + rest]
     return StructureFit(tuple(explanations), scene)
 
@@ -260,17 +306,26 @@ def _centres(task: Task) -> list[tuple[Task, float]]:
         return [(task, 0.5)]
     if spots.direct is not None:
         return [(task, 0.3)] + [(_moved(task, i), 0.3) for i in spots.rivals]
+    masked = spot_mask(task.pattern.shape, spots)
     lattice = fit_lattice(
         spots.x_px, spots.y_px, spots.counts, spots.centre_px, centre_is_node=False
     )
-    middle = np.array(spots.centre_px)
-    if lattice is None or lattice.score < 10.0:
+    places: list[tuple[Array, float]] = []
+    if lattice is not None and lattice.score >= 10.0:
+        i, j = (v.ravel() for v in np.meshgrid(np.arange(-12, 13), np.arange(-12, 13)))
+        nodes = np.array(lattice.origin_px) + np.stack([i, j], 1) @ lattice.basis_px
+        order, score = rank_hidden(task.pattern, masked, nodes)
+        places = [
+            (nodes[k], 0.6)
+            for k, value in zip(order[:5], score[:5], strict=True)
+            if value > score[0] - 12.0
+        ]
+    if not places:
+        middle = np.array(spots.centre_px)
         shifts = np.array([(0, 0), (3, 0), (-3, 0), (0, 3), (0, -3)], dtype=float)
-        return [(_centred(task, middle + shift), 1.5) for shift in shifts]
-    i, j = (v.ravel() for v in np.meshgrid([0, -1, 1], [0, -1, 1]))
-    nodes = np.array(lattice.origin_px) + np.stack([i, j], 1) @ lattice.basis_px
-    off = np.linalg.norm(nodes - middle, axis=1)
-    return [(_centred(task, nodes[k]), 0.6) for k in np.argsort(off)[:5] if off[k] < 16.0]
+        order, _ = rank_hidden(task.pattern, masked, middle + shifts)
+        places = [(middle + shifts[k], 1.5) for k in order] or [(middle, 1.5)]
+    return [(_centred(task, place), sigma) for place, sigma in places]
 
 
 def _moved(task: Task, spot: int) -> Task:
@@ -285,7 +340,9 @@ def _moved(task: Task, spot: int) -> Task:
 
 def _centred(task: Task, centre: Array) -> Task:
     place = (float(centre[0]), float(centre[1]))
-    return replace(task, spots=replace(task.spots, centre_px=place))
+    masked = spot_mask(task.pattern.shape, task.spots)
+    background = radial_background(task.pattern, place, masked)
+    return replace(task, spots=replace(task.spots, centre_px=place, background=background))
 
 
 def _scene(task: Task, g_max: float, sigma: float) -> Scene:
