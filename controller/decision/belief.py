@@ -318,6 +318,8 @@ def _fitted(target: Target, event: TiltFitted) -> Target:
         fits=(*target.fits, event),
         fresh_fit=event.answered,
         unanswered=0 if event.answered else target.unanswered + 1,
+        # a pattern that cannot be read may be one of nothing: look before paying for another
+        located=target.located and event.answered,
     )
     if event.answered and target.zone and target.zone.chosen.zone_uvw != event.zone_uvw:
         # another zone than the one it was sent to: look again where the axes are

@@ -54,8 +54,10 @@ GAIN_SIGMA, SKEW_SIGMA_DEG = 0.003, 0.1
 BEAM_GAIN_SIGMA, BEAM_TURN_SIGMA_DEG = 0.02, 1.0
 DOUBT_OF_HAND = 0.02
 """Prior probability that the camera is mirrored against its calibration."""
-OUTLIER_CHI2 = 30.0
-"""Beyond this the patterns contradict each other, and the newest alone is believed."""
+OUTLIER_CHI2 = 20.0
+"""Beyond this the patterns contradict each other."""
+NEITHER_CHI2 = 40.0
+"""A hand that fits worse than this is not the less likely for it."""
 FLOOR_MRAD = 0.13
 """One axis: what no number of patterns takes away (bend of the crystal, bias of the estimator)."""
 _BASE_DEG = 0.01
@@ -146,11 +148,19 @@ def estimate(
     Returns
     -------
     FilterState
-        With `dropped` earlier patterns left out where they contradict the newest.
+        With `dropped` patterns left out where they contradict each other: the one without which
+        the others agree, or, if there is no such one, all but the newest.
     """
     best = _both_hands(looks, settings, prior)
     if best.chi2 <= OUTLIER_CHI2 or len(looks) == 1:
         return best
+    if len(looks) > 2:
+        fewer = [
+            _both_hands([*looks[:n], *looks[n + 1 :]], settings, prior) for n in range(len(looks))
+        ]
+        best = min(fewer, key=lambda state: state.chi2)
+        if best.chi2 <= OUTLIER_CHI2:
+            return best.replace(dropped=1)
     alone = _both_hands(looks[-1:], settings, prior)
     return alone.replace(dropped=len(looks) - 1)
 
@@ -221,7 +231,7 @@ def _both_hands(
 ) -> FilterState:
     fits = {hand: _fit(looks, settings, prior, hand) for hand in (False, True)}
     # a reading that fits neither hand says nothing about the hand
-    likelihood = {h: np.exp(-0.5 * min(f.chi2, OUTLIER_CHI2)) for h, f in fits.items()}
+    likelihood = {h: np.exp(-0.5 * min(f.chi2, NEITHER_CHI2)) for h, f in fits.items()}
     weight = {h: likelihood[h] * _belief_in(prior, h) for h in fits}
     hand = max(weight, key=lambda h: weight[h])
     doubt = float(weight[not hand] / sum(weight.values()))

@@ -48,6 +48,9 @@ WORTH_A_BEAM_TILT = 0.1
 """Share of the tolerance below which what is left is not worth another beam tilt."""
 SURE = 0.5
 """Largest sigma of a crystal that is scanned, as a share of the tolerance: radius of 68 %."""
+SURPRISING = 2.8
+"""Standard deviations from its forecast (2 % of honest readings) beyond which a pattern is not
+believed alone: another one has to confirm it before the scan."""
 
 
 def decide(plan: RunPlan, belief: Belief, clock_s: float) -> Decision:
@@ -175,6 +178,9 @@ def _why_measure(belief: Belief, target: Target) -> str:
     here = forecast_here(belief, target)
     if here is None:
         return "read the tilt"
+    surprise = target.posterior.surprise if target.posterior is not None else None
+    if target.fresh_fit and surprise is not None and surprise > SURPRISING:
+        return f"the last pattern lay {surprise:.1f} sigma from its forecast; see whether it holds"
     return f"expected {here.off_deg:.2f} +- {here.sigma_deg:.2f} deg off; see what came"
 
 
@@ -218,7 +224,8 @@ def _onto_axis(plan: RunPlan, belief: Belief, target: Target, started: RunStarte
                 f"{here.off_deg:.3f} deg from {what}: within reach of the beam",
             )
     where = f"{here.off_deg:.3f} +- {here.sigma_deg:.3f} deg from {what}"
-    sure = here.sigma_deg <= SURE * align.tolerance_deg
+    doubtful = (posterior.surprise or 0.0) > SURPRISING
+    sure = here.sigma_deg <= SURE * align.tolerance_deg and not doubtful
     if here.off_deg <= align.tolerance_deg and sure:
         return _scan(plan, belief, target, where)
     spent = _spent(plan, belief, target)

@@ -119,7 +119,7 @@ class AlignmentPlan(Frozen):
     budget_e_per_A2: Annotated[float, Field(gt=0, le=20)] = 0.5
     """For everything before the scan: survey, tracking, focus and patterns, per crystal."""
     max_moves: Annotated[int, Field(ge=1, le=50)] = 6
-    max_step_deg: Annotated[float, Field(gt=0, le=60)] = 20.0
+    max_step_deg: Annotated[float, Field(gt=0, le=90)] = 45.0
     beam_tilt_within_deg: Annotated[float, Field(ge=0, le=2)] = 0.5
     """What is left within this is taken out by tilting the beam, which has no play; 0 leaves
     everything to the goniometer.  Off-axis aberrations grow with the tilt of the beam."""
@@ -158,8 +158,8 @@ class TrackingPlan(Frozen):
     pixel_size_nm: Annotated[float, Field(ge=0.5, le=50)] = 6.0
     electrons_per_px: Annotated[float, Field(gt=0, le=200)] = 4.0
     frame_s: Positive = 0.5
-    recentre_above_nm: Positive = 60.0
-    lost_below_correlation: Annotated[float, Field(ge=0, le=1)] = 0.25
+    recentre_above_nm: Positive = 40.0
+    lost_below_correlation: Annotated[float, Field(ge=0, le=1)] = 0.3
     search_nm: Positive = 450.0
     """How far from the expected place the crystal is looked for; a like one may lie beyond."""
 

@@ -214,7 +214,7 @@ class FilterState(Frozen):
     chi2: float
     looks: int
     dropped: int = 0
-    """Earlier patterns left out because they contradict the newest."""
+    """Patterns left out because they contradict the others."""
 
 
 class AxisInReach(Frozen):

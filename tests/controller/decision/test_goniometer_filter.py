@@ -217,6 +217,25 @@ def test_patterns_that_contradict_each_other_leave_the_newest(rng: np.random.Gen
     assert bench.off_deg() < 0.3
 
 
+def test_one_wrong_reading_is_found_out_by_the_others(rng: np.random.Generator) -> None:
+    for wrong in range(3):
+        bench = Bench(rng, 6.0)
+        bench.go(0, 0)
+        bench.look()
+        bench.go(*aim(estimate(bench.looks, bench.settings, prior())))
+        bench.look()
+        bench.look()
+        x, y = bench.looks[wrong].tilt_mrad
+        looks = list(bench.looks)
+        looks[wrong] = Look(looks[wrong].setting, (0.0, 0.0), (x + 40, y - 30), SIGMA_MRAD)
+        state = estimate(looks, bench.settings, prior())
+        assert state.dropped == 1
+        beam = beam_onto_zone(state, 1, 30.0)
+        assert beam is not None
+        bench.beam_mrad = beam
+        assert bench.off_deg() < 0.05
+
+
 def test_a_reading_far_from_its_forecast_surprises(rng: np.random.Generator) -> None:
     bench = Bench(rng, 5.0, noise=0.0)
     bench.go(0, 0)

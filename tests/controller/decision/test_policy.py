@@ -122,7 +122,7 @@ def read(*fits: TiltFitted, beam_tilt_mrad: float = 0.0, **target: Any) -> Belie
     state = filtered(b, b.target("T01"))
     assert state is not None
     posterior = PosteriorUpdated.model_construct(
-        target="T01", zone_uvw=(0, 0, 1), state=state, doubt_of_hand=0.01
+        target="T01", zone_uvw=(0, 0, 1), state=state, doubt_of_hand=0.01, surprise=None
     )
     return fold([posterior], b)
 
@@ -259,6 +259,21 @@ def test_on_axis_comes_the_scan_with_the_defocus_that_the_height_asks_for() -> N
 def test_a_reading_that_is_not_sure_enough_is_taken_again() -> None:
     action = act(read(fit(0.003, sigma_mrad=1.5)))
     assert isinstance(action, actions.MeasurePattern)
+
+
+def test_a_reading_that_surprises_is_confirmed_before_the_scan() -> None:
+    b = read(fit(0.003))
+    expected = b.target("T01").posterior
+    assert expected is not None
+    odd = expected.model_copy(update={"surprise": 4.0})
+    decision = decide(PLAN, fold([odd], b), 0.0)
+    assert isinstance(decision.action, actions.MeasurePattern)
+    assert "4.0 sigma" in decision.reason
+
+
+def test_a_pattern_that_cannot_be_read_is_followed_by_a_look() -> None:
+    dark = fold([fit(answered=False)], belief(located=True, height=HEIGHT))
+    assert isinstance(act(dark), actions.Locate)
 
 
 def test_a_crystal_lost_after_a_tilt_is_brought_back_once() -> None:
