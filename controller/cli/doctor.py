@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,13 +31,15 @@ class Finding:
     remedy: str = ""
 
 
-def doctor_command(*, recover: Path | None, as_json: bool) -> None:
-    """Check the installation, or recover a scan file."""
+def doctor_command(*, recover: Path | None, as_json: bool, calibration: Path | None = None) -> None:
+    """Check the installation and a calibration file, or recover a scan file."""
     with command("doctor", as_json=as_json) as output:
         if recover is not None:
             output.result(*_recover(recover))
             return
         findings = list(checks())
+        if calibration is not None:
+            findings += calibration_checks(calibration, datetime.now(UTC))
         lines = [
             f"{'ok  ' if f.ok else 'FAIL'}  {f.check}: {f.detail}"
             + (f"\n      -> {f.remedy}" if f.remedy and not f.ok else "")
@@ -70,6 +73,21 @@ def checks() -> Iterator[Finding]:
         "disk", free_GB > NEEDED_GB, f"{free_GB:.0f} GB free here", "free some space for data"
     )
     yield _durable_writes()
+
+
+def calibration_checks(path: Path, now: datetime) -> list[Finding]:
+    """One finding per alarm of a calibration file, or that there is none."""
+    from controller.calibration.alarms import calibration_alarms
+    from controller.calibration.store import CalibrationFileError, load_calibration
+
+    try:
+        stored = load_calibration(path)
+    except CalibrationFileError as error:
+        return [Finding("calibration", False, str(error), "see docs/calibration.md")]
+    alarms = calibration_alarms(stored, now)
+    if not alarms:
+        return [Finding("calibration", True, f"{len(stored.entries)} results in {path}")]
+    return [Finding(f"calibration {a.kind}", False, a.message, a.remedy) for a in alarms]
 
 
 def _gpu() -> Finding:

@@ -21,6 +21,8 @@ class HolderFlags:
     limits: str | None = None
     tilt_axis_azimuth_deg: float | None = None
     mirrored: bool = False
+    calibration: Path | None = None
+    """Calibration file; an azimuth that is given wins."""
 
 
 def stage_given(flags: HolderFlags, wanted: Path | None) -> StageGiven | None:
@@ -34,30 +36,49 @@ def stage_given(flags: HolderFlags, wanted: Path | None) -> StageGiven | None:
     from controller.perception.alignment import HolderFrame, HolderReach, StageGiven
 
     azimuth, mirrored, sigma = flags.tilt_axis_azimuth_deg, flags.mirrored, 1.0
+    if azimuth is None and flags.calibration is not None:
+        azimuth, mirrored, sigma = _stored_axes(flags.calibration)
     if azimuth is None:
         if flags.pose is None and wanted is None:
             return None
         raise InputError(
             "the azimuth of the alpha axis on the camera is missing",
-            "give --tilt-axis-azimuth-deg (and --mirrored)",
+            "give --tilt-axis-azimuth-deg (and --mirrored), or --calibration",
         )
     reach = HolderReach()
     if flags.limits is not None:
-        a_low, a_high, b_low, b_high = _numbers("--limits", flags.limits, 4)
+        a_low, a_high, b_low, b_high = numbers("--limits", flags.limits, 4)
         try:
             reach = HolderReach((a_low, a_high), (b_low, b_high))
         except ValueError as error:
             raise InputError(f"--limits {flags.limits}: {error}", "") from error
     pose = None
     if flags.pose is not None:
-        alpha, beta = _numbers("--pose", flags.pose, 2)
+        alpha, beta = numbers("--pose", flags.pose, 2)
         if not max(abs(alpha), abs(beta)) <= 90:
             raise InputError(f"--pose {flags.pose}: a goniometer reads within -90 .. 90 deg")
         pose = (alpha, beta)
     return StageGiven(HolderFrame(azimuth, mirrored), pose, reach, azimuth_sigma_deg=sigma)
 
 
-def _numbers(flag: str, text: str, count: int) -> list[float]:
+def _stored_axes(path: Path) -> tuple[float, bool, float]:
+    """Azimuth, handedness and sigma of the newest tilt axes in a calibration file."""
+    from controller.calibration.entries import TiltAxesEntry
+    from controller.calibration.store import CalibrationFileError, load_calibration
+
+    try:
+        entry = load_calibration(path).latest("tilt-axes")
+    except CalibrationFileError as error:
+        raise InputError(str(error)) from error
+    if not isinstance(entry, TiltAxesEntry):
+        raise InputError(
+            f"{path} holds no tilt axes", "measure them with `lodestem calibrate tilt-axes`"
+        )
+    return entry.azimuth_deg, entry.mirrored, entry.azimuth_sigma_deg
+
+
+def numbers(flag: str, text: str, count: int) -> list[float]:
+    """So many finite numbers from a comma-separated flag; else InputError."""
     try:
         values = [float(part) for part in text.split(",")]
     except ValueError:

@@ -433,6 +433,25 @@ class Calibration(Frozen):
     pixel_size_relative_sigma: NonNegative = 0.02
     camera_constant_relative_sigma: NonNegative = 0.02
     azimuth_sigma_deg: NonNegative = 1.0
+    alpha_gain: Positive = 1.0
+    beta_gain: Positive = 1.0
+    """Angle that the specimen turns per degree of the reading."""
+    gain_sigma: NonNegative = 0.003
+    axes_skew_deg: Finite = 0.0
+    """By which the beta axis misses the right angle with alpha, about the holder's normal."""
+    axes_skew_sigma_deg: NonNegative = 0.1
+    camera_constant_factor: Positive = 1.0
+    """True over nominal angle per detector pixel, parallel-beam patterns."""
+    diffraction_ellipticity: NonNegative = 0.0
+    """Long over short axis of a ring on the diffraction camera, less one."""
+    ellipse_azimuth_deg: Finite = 0.0
+    """Direction of the long axis in the pattern."""
+    beam_tilt_matrix: tuple[Vector, Vector] = ((1.0, 0.0), (0.0, 1.0))
+    """True beam tilt (column frame) = this times the nominal one; two rows."""
+    beam_tilt_sigma: NonNegative = 0.02
+    """Of each element of `beam_tilt_matrix`."""
+    diffraction_shift_px_per_mrad: tuple[Vector, Vector] = ((0.0, 0.0), (0.0, 0.0))
+    """Walk of the direct beam on the camera (x, y) per mrad of nominal beam tilt; two rows."""
     date: str = ""
     method: str = ""
 
