@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from controller.cli.output import InputError
 from controller.decision.approval import Approver, Unattended
@@ -23,12 +24,15 @@ from controller.hardware.errors import LimitError
 from controller.hardware.values import Exposure, Mode
 from controller.plan.feasibility import problems
 from controller.plan.run import PlanError, RunMode, RunPlan
-from controller.record.events import ExposureMade, RunEnded
+from controller.record.events import CalibrationAlarmed, ExposureMade, RunEnded
 from controller.record.journal import Entry, Journal
 from controller.record.report import ReportResult, build_report
 from controller.record.store import RunStore
 from controller.safety.limits import DoseLimits
 from controller.server.session import Session, open_session
+
+if TYPE_CHECKING:
+    from controller.calibration.entries import Conditions
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,8 @@ def open_instrument(
     except (ValueError, UnknownAdapterError, LimitError) as error:
         raise InputError(str(error), "see `lodestem doctor` for what is installed") from error
     with session:
+        if plan.instrument.calibration is not None:
+            adopt_calibration(session, plan, plan.instrument.calibration)
         capabilities = session.microscope.capabilities
         tiles = len(planned_tiles(plan, capabilities, session.microscope.calibration))
         found = problems(plan, capabilities, session.microscope.stage.limits(), tiles=tiles)
@@ -130,6 +136,73 @@ def open_instrument(
                 "nothing was moved or exposed; correct the plan and check it with --dry-run",
             )
         yield session
+
+
+def adopt_calibration(session: Session, plan: RunPlan, path: Path) -> None:
+    """Make the session live by the stored calibration.
+
+    Raises
+    ------
+    InputError
+        The file cannot be used.
+    """
+    from controller.calibration.loading import calibrated
+    from controller.calibration.store import CalibrationFileError, load_calibration
+
+    microscope = session.microscope
+    try:
+        stored = load_calibration(path)
+    except CalibrationFileError as error:
+        raise InputError(str(error), "nothing was moved or exposed") from error
+    microscope.adopt(
+        calibrated(
+            microscope.calibration,
+            stored,
+            pattern_conditions(session, plan),
+            instrument=instrument_name(session),
+        )
+    )
+
+
+def pattern_conditions(session: Session, plan: RunPlan) -> Conditions:
+    """The setting in which the plan takes its patterns."""
+    from controller.calibration.entries import Conditions
+
+    return Conditions(
+        energy_keV=session.microscope.optics.state().energy_keV,
+        detector_sampling_mrad=plan.alignment.detector_sampling_mrad,
+    )
+
+
+def instrument_name(session: Session) -> str:
+    """As calibrations name it."""
+    made = session.microscope.capabilities
+    return f"{made.vendor} {made.model}"
+
+
+def calibration_alarms_now(session: Session, plan: RunPlan) -> list[CalibrationAlarmed]:
+    """What is wrong with the plan's calibration file at the start of a run."""
+    from controller.calibration.alarms import calibration_alarms
+    from controller.calibration.store import load_calibration
+
+    if plan.instrument.calibration is None:
+        return []
+    alarms = calibration_alarms(
+        load_calibration(plan.instrument.calibration),
+        session.clock.utc(),
+        conditions=pattern_conditions(session, plan),
+        instrument=instrument_name(session),
+    )
+    return [
+        CalibrationAlarmed(
+            calibration=alarm.kind,
+            code=alarm.code,
+            severity=alarm.severity,
+            message=alarm.message,
+            remedy=alarm.remedy,
+        )
+        for alarm in alarms
+    ]
 
 
 def run_night(
@@ -195,6 +268,8 @@ def run_night(
                     approver=approver or Unattended(),
                     blank_verified=microscope.verify_blanker(camera.name).verified,
                 )
+                for alarm in calibration_alarms_now(session, plan):
+                    journal.append(alarm)
                 with interruptible(lambda: microscope.stop("second interrupt")):
                     ended = loop.run().ended
     except KeyboardInterrupt:

@@ -12,6 +12,7 @@ from controller.cli.output import Output
 from controller.plan.run import RunPlan
 from controller.record.events import (
     BeamTilted,
+    CalibrationAlarmed,
     Fault,
     PosteriorUpdated,
     Reconstructed,
@@ -96,6 +97,9 @@ def sentence(event: object) -> str:
         case Fault():
             where = f"{event.target}  " if event.target else ""
             return f"{where}FAULT {event.error}: {event.message} -> {event.handled}"
+        case CalibrationAlarmed():
+            where = f"{event.target}  " if event.target else ""
+            return f"{where}CALIBRATION {event.message}. {event.remedy}"
         case RunEnded():
             blanked = "beam blanked" if event.beam_blanked else "BEAM NOT CONFIRMED BLANKED"
             return f"{event.outcome}: {event.reason} ({blanked})"

@@ -99,21 +99,43 @@ def instrument_prior(calibration: Calibration, capabilities: Capabilities) -> In
     """What the stored calibration says of the instrument, with its uncertainties."""
     alpha, beta = (capabilities.axes.get(axis) for axis in (Axis.ALPHA, Axis.BETA))
     play = [0.0 if info is None else info.backlash for info in (alpha, beta)]
-    mean = (calibration.tilt_axis_azimuth_deg, 1.0, 1.0, 0.0, *play, 1.0, 0.0)
+    beam_gain, beam_turn_deg, beam_rest = _gain_and_turn(calibration)
+    mean = (
+        calibration.tilt_axis_azimuth_deg,
+        calibration.alpha_gain,
+        calibration.beta_gain,
+        calibration.axes_skew_deg,
+        *play,
+        beam_gain,
+        beam_turn_deg,
+    )
     sigma = (
         max(calibration.azimuth_sigma_deg, 0.1),
-        GAIN_SIGMA,
-        GAIN_SIGMA,
-        SKEW_SIGMA_DEG,
+        max(calibration.gain_sigma, GAIN_SIGMA),
+        max(calibration.gain_sigma, GAIN_SIGMA),
+        max(calibration.axes_skew_sigma_deg, SKEW_SIGMA_DEG),
         *(0.3 * p + 0.01 for p in play),
-        BEAM_GAIN_SIGMA,
-        BEAM_TURN_SIGMA_DEG,
+        max(np.hypot(calibration.beam_tilt_sigma, beam_rest), BEAM_GAIN_SIGMA),
+        max(np.rad2deg(beam_rest), BEAM_TURN_SIGMA_DEG),
     )
     return InstrumentState(
         mean=mean,
         covariance=_as_rows(np.diag(np.square(np.asarray(sigma, dtype=float)))),
         mirrored=calibration.diffraction_mirrored,
         doubt=DOUBT_OF_HAND,
+    )
+
+
+def _gain_and_turn(calibration: Calibration) -> tuple[float, float, float]:
+    """The calibrated beam-tilt matrix as a gain and a turn in degrees, and what they leave over."""
+    (a, b), (c, d) = calibration.beam_tilt_matrix
+    # the nearest multiple of a rotation has these two elements
+    along, across = 0.5 * (a + d), 0.5 * (c - b)
+    rest = 0.5 * float(np.hypot(a - d, b + c))
+    return (
+        float(np.hypot(along, across)),
+        float(np.rad2deg(np.arctan2(across, along))),
+        rest,
     )
 
 

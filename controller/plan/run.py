@@ -44,6 +44,9 @@ class InstrumentPlan(Frozen):
     options: dict[str, str | int | float | bool | tuple[str, ...] | None] = Field(
         default_factory=dict
     )
+    calibration: Path | None = None
+    """Calibration file of `lodestem calibrate`; relative to the plan.  It replaces what the
+    instrument believes of itself, where it was measured at the plan's settings."""
 
 
 class SamplePlan(Frozen):
@@ -343,11 +346,21 @@ class RunPlan(Frozen):
                 critical_dose_e_per_A2=sample.critical_dose_e_per_A2
                 or material.critical_dose_e_per_A2,
             )
+        instrument = self.instrument
+        if instrument.calibration is not None:
+            given = instrument.calibration
+            path = given if given.is_absolute() else base / given
+            if not path.is_file():
+                raise MaterialError(
+                    f"instrument.calibration = {path} is no file; make one with "
+                    f"`lodestem calibrate`"
+                )
+            instrument = instrument.replace(calibration=path)
         budget = self.budget
         if budget.specimen_e_per_A2 is None:
             critical = sample.critical_dose_e_per_A2 or math.inf
             budget = budget.replace(specimen_e_per_A2=0.9 * critical)
-        return self.replace(sample=sample, budget=budget)
+        return self.replace(sample=sample, budget=budget, instrument=instrument)
 
     @property
     def structure_path(self) -> Path:
@@ -361,6 +374,9 @@ class RunPlan(Frozen):
         data = self.model_dump(mode="json", by_alias=True)
         structure = self.structure_path.read_bytes()
         data["sample"]["structure"] = hashlib.sha256(structure).hexdigest()
+        if self.instrument.calibration is not None:
+            held = self.instrument.calibration.read_bytes()
+            data["instrument"]["calibration"] = hashlib.sha256(held).hexdigest()
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 

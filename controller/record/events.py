@@ -87,6 +87,19 @@ class Answered(Frozen):
     edited: dict[str, Any] = Field(default_factory=dict)
 
 
+class CalibrationAlarmed(Frozen):
+    """A calibration is missing, stale, or contradicted by what the run sees."""
+
+    kind: Literal["calibration_alarm"] = "calibration_alarm"
+    calibration: Literal["tilt-axes", "camera", "beam-tilt"]
+    code: str
+    severity: Literal["minor", "major"]
+    message: str
+    remedy: str
+    target: str | None = None
+    """Crystal whose patterns contradict it; None at the start of the run."""
+
+
 class ExposureMade(Frozen):
     """One state change of an exposure in the dose ledger."""
 
@@ -434,6 +447,7 @@ Event = Annotated[
     | StepStarted
     | Proposed
     | Answered
+    | CalibrationAlarmed
     | ExposureMade
     | FrameStored
     | RegionsFound

@@ -171,6 +171,7 @@ class GuardedMicroscope:
         auditor: DoseAuditor | None = None,
     ) -> None:
         self._adapter = adapter
+        self._adopted: Calibration | None = None
         self._ledger = ledger
         self._lane = DriveLane()
         self._beam = BeamGuard(adapter)
@@ -200,7 +201,14 @@ class GuardedMicroscope:
     @property
     def calibration(self) -> Calibration:
         """What it believes about its geometry."""
-        return self._adapter.calibration
+        return self._adopted or self._adapter.calibration
+
+    def adopt(self, calibration: Calibration) -> None:
+        """Believe stored measurements instead of what the driver says; before anything moves.
+
+        Bounds of the dose are computed from the driver's own calibration all the same.
+        """
+        self._adopted = calibration
 
     @property
     def clock(self) -> Clock:

@@ -7,6 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from controller.calibration.alarms import Alarm
+from controller.calibration.doubts import doubts
+from controller.calibration.loading import calibrated_optics
 from controller.decision.actions import ChooseZone, MeasurePattern, Tilt, TiltBeam, UndoTilt
 from controller.decision.belief import Belief, Target, update
 from controller.decision.goniometer_filter import Forecast, forecast, surprise
@@ -20,11 +23,19 @@ from controller.decision.knowledge import (
 )
 from controller.decision.reachable import DERIVED_SIGMA_MRAD
 from controller.decision.rig import Rig
-from controller.hardware.values import Mode, OpticsChange, PartialPose, Purpose, Vector
+from controller.hardware.values import (
+    Calibration,
+    Mode,
+    OpticsChange,
+    PartialPose,
+    Purpose,
+    Vector,
+)
 from controller.perception.alignment import HolderFrame, tilt_from_zone, zone_in_holder
 from controller.perception.protocols import TiltHint, TiltReading
 from controller.record.events import (
     BeamTilted,
+    CalibrationAlarmed,
     GoniometerSetting,
     PosteriorUpdated,
     TiltFitted,
@@ -76,7 +87,8 @@ def measure_pattern(action: MeasurePattern, belief: Belief, rig: Rig) -> None:
     expected = forecast_here(belief, target, reading_deg)
     hint = _hint(target, expected)
     zones = rig.plan.sample.target_zones if hint is None else (hint.zone_uvw,)
-    reading = rig.eyes.aligner.read(counts, optics=frame.optics, zones=zones, hint=hint)
+    optics = calibrated_optics(frame.optics, rig.microscope.calibration)
+    reading = rig.eyes.aligner.read(counts, optics=optics, zones=zones, hint=hint)
     fit = _fitted(target, stored.frame, reading, setting, expected, holder_frame(belief, target))
     fit = fit.replace(
         beam_tilt_mrad=frame.optics.beam_tilt_mrad,
@@ -86,7 +98,7 @@ def measure_pattern(action: MeasurePattern, belief: Belief, rig: Rig) -> None:
     rig.emit(fit)
     after = update(belief, fit).target(action.target)
     if fit.answered and after.zone is not None:
-        rig.emit(_posterior(update(belief, fit), after, fit, expected))
+        _emit_posterior(rig, target, _posterior(update(belief, fit), after, fit, expected))
 
 
 def choose_zone(action: ChooseZone, belief: Belief, rig: Rig) -> None:
@@ -113,7 +125,37 @@ def choose_zone(action: ChooseZone, belief: Belief, rig: Rig) -> None:
     )
     rig.emit(event)
     after = update(belief, event)
-    rig.emit(_posterior(after, after.target(action.target), fit, None))
+    _emit_posterior(rig, target, _posterior(after, after.target(action.target), fit, None))
+
+
+def _emit_posterior(rig: Rig, before: Target, posterior: PosteriorUpdated) -> None:
+    """Journal what the filter says, and once per crystal that it contradicts the calibration."""
+    rig.emit(posterior)
+    known = rig.microscope.calibration
+    told = [] if before.posterior is None else _doubts(known, before.posterior)
+    if told:
+        return
+    for alarm in _doubts(known, posterior):
+        rig.emit(
+            CalibrationAlarmed(
+                calibration=alarm.kind,
+                code=alarm.code,
+                severity=alarm.severity,
+                message=alarm.message,
+                remedy=alarm.remedy,
+                target=posterior.target,
+            )
+        )
+
+
+def _doubts(known: Calibration, posterior: PosteriorUpdated) -> list[Alarm]:
+    return doubts(
+        known,
+        azimuth_deg=posterior.azimuth_deg,
+        azimuth_sigma_deg=posterior.azimuth_sigma_deg,
+        mirrored=posterior.mirrored,
+        doubt_of_hand=posterior.doubt_of_hand,
+    )
 
 
 def tilt(action: Tilt | UndoTilt, rig: Rig) -> None:

@@ -72,7 +72,13 @@ def verdict(night: Night, needs: list[Need]) -> str:
 
 def what_needs_you(night: Night) -> list[Need]:
     """What needs a person, the instrument first."""
-    found = [*_of_the_record(night), *_of_the_end(night), *_of_faults(night), *_of_targets(night)]
+    found = [
+        *_of_the_record(night),
+        *_of_the_end(night),
+        *_of_faults(night),
+        *_of_calibrations(night),
+        *_of_targets(night),
+    ]
     order = {"now": 0, "soon": 1, "note": 2}
     return sorted(found, key=lambda need: order[need.weight])
 
@@ -104,6 +110,18 @@ def _of_the_record(night: Night) -> list[Need]:
                  "Look at its regions before trusting its scores.")
         )  # fmt: skip
     return found
+
+
+def _of_calibrations(night: Night) -> list[Need]:
+    """Each complaint once, however many crystals it came from."""
+    found: dict[tuple[str, str], Need] = {}
+    for alarm in night.calibration_alarms:
+        weight: Weight = "soon" if alarm.severity == "major" else "note"
+        found.setdefault(
+            (alarm.calibration, alarm.code),
+            Need(weight, f"Calibration: {alarm.message}", f"{alarm.remedy}.", alarm.target),
+        )
+    return list(found.values())
 
 
 def _of_the_end(night: Night) -> list[Need]:

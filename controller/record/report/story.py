@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 from controller.record.events import (
     Answered,
     BeamTilted,
+    CalibrationAlarmed,
     Event,
     ExposureMade,
     Fault,
@@ -153,6 +154,7 @@ class Night:
     exposures: dict[str, ExposureMade] = field(default_factory=dict)
     """The latest state of every exposure, by identifier."""
     faults: list[tuple[Entry, Fault]] = field(default_factory=list)
+    calibration_alarms: list[CalibrationAlarmed] = field(default_factory=list)
     problem: str = ""
     """What is wrong with the journal itself."""
 
@@ -226,6 +228,8 @@ def _place(night: Night, entry: Entry, event: Event) -> None:
             night.exposures[event.exposure_id] = event
         case Fault():
             night.faults.append((entry, event))
+        case CalibrationAlarmed():
+            night.calibration_alarms.append(event)
         case TargetsChosen():
             _queue(night, event)
         case _:
