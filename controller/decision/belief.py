@@ -93,11 +93,6 @@ class Target:
         return next((fit for fit in reversed(self.fits) if fit.answered), None)
 
     @property
-    def unread(self) -> tuple[TiltFitted, ...]:
-        """The newest patterns in a row without an answer, at the present setting."""
-        return self.fits[len(self.fits) - self.unanswered :]
-
-    @property
     def can_undo(self) -> bool:
         """Whether there is a tilt to take back."""
         return self.before_tilt is not None

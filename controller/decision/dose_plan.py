@@ -65,7 +65,7 @@ def law_of(fits: Sequence[TiltFitted]) -> SigmaLaw:
 
 def next_electrons(
     fits: Sequence[TiltFitted],
-    unanswered: Sequence[TiltFitted],
+    again: TiltFitted | None,
     *,
     expected_off_deg: float | None,
     near_deg: float,
@@ -79,9 +79,9 @@ def next_electrons(
     ----------
     fits
         Patterns of this crystal so far.
-    unanswered
-        The newest of them, at the present setting, that gave no answer: their counts are not
-        lost but added to the next one.
+    again
+        The newest of them, if it gave no answer or a doubtful one: its counts are not lost but
+        added to the next one.
     expected_off_deg
         Largest likely angle from the axis; None where nothing is known.
     near_deg
@@ -91,10 +91,9 @@ def next_electrons(
     wanted_sigma_deg
         Of the last pattern.
     """
-    if unanswered:
-        last = unanswered[-1]
-        wanted = last.electrons_wanted or MORE_AFTER_SILENCE * max(last.electrons, coarse)
-        return min(max(wanted - last.electrons, coarse), most)
+    if again is not None:
+        wanted = again.electrons_wanted or MORE_AFTER_SILENCE * max(again.electrons, coarse)
+        return min(max(wanted - again.electrons, coarse), most)
     if expected_off_deg is None or expected_off_deg > near_deg:
         return min(coarse, most)
     return min(max(law_of(fits).electrons_for(wanted_sigma_deg), coarse), most)

@@ -5,6 +5,8 @@ Pure functions between the journal's fold and the filter; policy and steps both 
 
 from __future__ import annotations
 
+import math
+
 from controller.decision import dose_plan
 from controller.decision.belief import Belief, Target
 from controller.decision.goniometer_filter import (
@@ -18,6 +20,7 @@ from controller.decision.goniometer_filter import (
 from controller.decision.reachable import Reach, candidates, choose
 from controller.hardware.values import Axis
 from controller.perception.alignment import HolderFrame
+from controller.perception.alignment.result import RADIUS_OF_68_PERCENT
 from controller.plan.run import RunPlan
 from controller.record.events import (
     AxisInReach,
@@ -28,6 +31,9 @@ from controller.record.events import (
     TiltFitted,
 )
 
+SURPRISING = 2.8
+"""Standard deviations from its forecast (2 % of honest readings) beyond which a pattern is not
+believed alone."""
 SHARE_OF_RADIUS = 1.7
 """Beam diameter in usable radii of the crystal: its rim stays dark."""
 
@@ -85,17 +91,51 @@ def beam_diameter_nm(plan: RunPlan, target: Target) -> float:
     return min(plan.alignment.beam_diameter_nm, SHARE_OF_RADIUS * target.pick.radius_nm)
 
 
-def filtered(belief: Belief, target: Target) -> FilterState | None:
-    """Posterior from all patterns of the chosen zone axis; None before the first."""
+def is_doubtful(target: Target) -> bool:
+    """Whether the newest reading lies far from its forecast, and none at the same place agrees."""
+    last, posterior = target.last_answered, target.posterior
+    if last is None or posterior is None or (posterior.surprise or 0.0) <= SURPRISING:
+        return False
+    others = [fit for fit in target.fits if fit.answered and fit is not last]
+    if not others or not _same_place(others[-1], last):
+        return True
+    both = math.hypot(others[-1].sigma_mrad, last.sigma_mrad) / RADIUS_OF_68_PERCENT
+    return math.dist(others[-1].tilt_mrad, last.tilt_mrad) > SURPRISING * both
+
+
+def to_read_again(target: Target) -> TiltFitted | None:
+    """The newest pattern, if it was taken here and its counts are to be added to the next one.
+
+    Those are patterns without an answer, and those with a doubtful one.
+    """
+    last = target.fits[-1] if target.fits else None
+    here = last is not None and last.tilts == target.tilts
+    if last is None or not here or last.beam_tilt_mrad != target.beam_tilt_mrad:
+        return None
+    return last if not last.answered or is_doubtful(target) else None
+
+
+def _same_place(a: TiltFitted, b: TiltFitted) -> bool:
+    return a.tilts == b.tilts and a.beam_tilt_mrad == b.beam_tilt_mrad
+
+
+def filtered(
+    belief: Belief, target: Target, without: frozenset[str] = frozenset()
+) -> FilterState | None:
+    """Posterior from all patterns of the chosen zone axis; None before the first.
+
+    Patterns whose counts went into a later reading are left out, and those in `without`.
+    """
     zone = target.zone
     if zone is None:
         return None
     frames = [fit.frame for fit in target.fits]
     first = frames.index(zone.frame) if zone.frame in frames else 0
+    gone = without.union(*(fit.summed for fit in target.fits))
     used = [
         fit
         for fit in target.fits[first:]
-        if fit.answered and fit.setting is not None
+        if fit.answered and fit.setting is not None and fit.frame not in gone
         if fit.frame == zone.frame or fit.zone_uvw == zone.chosen.zone_uvw
     ]
     settings: dict[int, GoniometerSetting] = {}
@@ -122,6 +162,23 @@ def forecast_here(
     return forecast(state, present_setting(belief, reading_deg), target.beam_tilt_mrad)
 
 
+def forecast_of_next(
+    belief: Belief, target: Target, reading_deg: tuple[float, float]
+) -> Forecast | None:
+    """What the next pattern should show: without the one that it is to confirm."""
+    again = to_read_again(target)
+    if again is None or not again.answered:
+        return forecast_here(belief, target, reading_deg)
+    without = frozenset((again.frame, *again.summed))
+    state = filtered(belief, target, without)
+    if state is None:
+        return None
+    others = [fit for fit in target.fits if fit.answered and fit.frame not in without]
+    if others and others[-1].tilts == target.tilts:
+        return forecast(state, len(state.settings) - 1, target.beam_tilt_mrad)
+    return forecast(state, present_setting(belief, reading_deg), target.beam_tilt_mrad)
+
+
 def zones_of(
     plan: RunPlan, belief: Belief, target: Target
 ) -> tuple[AxisInReach | None, tuple[AxisInReach, ...]]:
@@ -143,7 +200,7 @@ def planned_electrons(plan: RunPlan, belief: Belief, target: Target) -> float:
     here = forecast_here(belief, target)
     return dose_plan.next_electrons(
         target.fits,
-        target.unread,
+        to_read_again(target),
         expected_off_deg=None if here is None else here.off_deg + 2 * here.sigma_deg,
         near_deg=max(2 * align.beam_tilt_within_deg, 1.0),
         coarse=align.coarse_electrons,

@@ -35,8 +35,10 @@ from controller.decision.goniometer_filter import Forecast, aim, beam_onto_zone,
 from controller.decision.knowledge import (
     beam_diameter_nm,
     forecast_here,
+    is_doubtful,
     planned_electrons,
     present_setting,
+    to_read_again,
     zones_of,
 )
 from controller.decision.reachable import in_words, name
@@ -48,9 +50,6 @@ WORTH_A_BEAM_TILT = 0.1
 """Share of the tolerance below which what is left is not worth another beam tilt."""
 SURE = 0.5
 """Largest sigma of a crystal that is scanned, as a share of the tolerance: radius of 68 %."""
-SURPRISING = 2.8
-"""Standard deviations from its forecast (2 % of honest readings) beyond which a pattern is not
-believed alone: another one has to confirm it before the scan."""
 
 
 def decide(plan: RunPlan, belief: Belief, clock_s: float) -> Decision:
@@ -149,11 +148,15 @@ def _find_height(plan: RunPlan, belief: Belief, target: Target, started: RunStar
 
 def _measure(plan: RunPlan, belief: Belief, target: Target) -> Decision:
     align = plan.alignment
-    if target.unanswered >= align.max_attempts:
-        why = target.fits[-1].reason if target.fits else "unknown"
-        return _back_or_skip(
-            belief, target, f"no tilt could be read in {target.unanswered} patterns ({why})"
+    again = to_read_again(target)
+    attempts = 0 if again is None else len(again.summed) + 1
+    if again is not None and attempts >= align.max_attempts:
+        trouble = (
+            f"{attempts} patterns contradict what was expected and each other"
+            if again.answered
+            else f"no tilt could be read in {attempts} patterns ({again.reason})"
         )
+        return _back_or_skip(belief, target, trouble)
     if len(target.fits) >= align.max_patterns:
         return _skip(target, f"{len(target.fits)} patterns, the most that the plan allows")
     diameter = beam_diameter_nm(plan, target)
@@ -167,7 +170,7 @@ def _measure(plan: RunPlan, belief: Belief, target: Target) -> Decision:
             f"({left:.3f} left, a pattern needs {fluence * BOUND_OVER_PLANNED:.3f})",
         )
     return Decision(
-        MeasurePattern(target.name, fluence, diameter, target.unanswered + 1),
+        MeasurePattern(target.name, fluence, diameter, attempts + 1),
         f"{_why_measure(belief, target)}: {electrons:.0f} electrons",
     )
 
@@ -178,9 +181,9 @@ def _why_measure(belief: Belief, target: Target) -> str:
     here = forecast_here(belief, target)
     if here is None:
         return "read the tilt"
-    surprise = target.posterior.surprise if target.posterior is not None else None
-    if target.fresh_fit and surprise is not None and surprise > SURPRISING:
-        return f"the last pattern lay {surprise:.1f} sigma from its forecast; see whether it holds"
+    if is_doubtful(target) and target.posterior is not None:
+        off = target.posterior.surprise or 0.0
+        return f"the last pattern lay {off:.1f} sigma from its forecast; see whether it holds"
     return f"expected {here.off_deg:.2f} +- {here.sigma_deg:.2f} deg off; see what came"
 
 
@@ -215,6 +218,8 @@ def _onto_axis(plan: RunPlan, belief: Belief, target: Target, started: RunStarte
         return _skip(target, "no tilt is known")
     align = plan.alignment
     what = name(target.zone.chosen.member_uvw)
+    if is_doubtful(target):
+        return _measure(plan, belief, target)
     beam = _beam(plan, target, posterior.state, started)
     if beam is not None and here.off_deg > WORTH_A_BEAM_TILT * align.tolerance_deg:
         after = forecast(posterior.state, len(posterior.state.settings) - 1, beam)
@@ -224,8 +229,7 @@ def _onto_axis(plan: RunPlan, belief: Belief, target: Target, started: RunStarte
                 f"{here.off_deg:.3f} deg from {what}: within reach of the beam",
             )
     where = f"{here.off_deg:.3f} +- {here.sigma_deg:.3f} deg from {what}"
-    doubtful = (posterior.surprise or 0.0) > SURPRISING
-    sure = here.sigma_deg <= SURE * align.tolerance_deg and not doubtful
+    sure = here.sigma_deg <= SURE * align.tolerance_deg
     if here.off_deg <= align.tolerance_deg and sure:
         return _scan(plan, belief, target, where)
     spent = _spent(plan, belief, target)

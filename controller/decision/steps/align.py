@@ -17,8 +17,10 @@ from controller.decision.illumination import detector_for, diffraction_optics
 from controller.decision.knowledge import (
     filtered,
     forecast_here,
+    forecast_of_next,
     holder_frame,
     present_setting,
+    to_read_again,
     zones_of,
 )
 from controller.decision.reachable import DERIVED_SIGMA_MRAD
@@ -55,7 +57,8 @@ CANDIDATES_KEPT = 8
 def measure_pattern(action: MeasurePattern, belief: Belief, rig: Rig) -> None:
     """Take a diffraction pattern of the crystal and read the tilt from it.
 
-    The counts of patterns that could not be read at this setting are added: they are paid for.
+    The counts of patterns at this setting that gave no answer, or a doubtful one, are added: they
+    are paid for.
     """
     plan = rig.plan.alignment
     scope = rig.microscope
@@ -77,14 +80,15 @@ def measure_pattern(action: MeasurePattern, belief: Belief, rig: Rig) -> None:
         duration_s=plan.frame_s,
     )
     counts = frame.electrons()
-    summed = tuple(fit.frame for fit in target.unread)
+    again = to_read_again(target)
+    summed = () if again is None else (*again.summed, again.frame)
     for earlier in summed:
         counts = counts + rig.stored_frame_electrons(earlier)
     if frame.valid is not None:
         counts = np.where(frame.valid, counts, np.nan).astype(np.float32)
     reading_deg = (frame.pose.alpha_deg, frame.pose.beta_deg or 0.0)
     setting = present_setting(belief, reading_deg)
-    expected = forecast_here(belief, target, reading_deg)
+    expected = forecast_of_next(belief, target, reading_deg)
     hint = _hint(target, expected)
     zones = rig.plan.sample.target_zones if hint is None else (hint.zone_uvw,)
     optics = calibrated_optics(frame.optics, rig.microscope.calibration)

@@ -184,7 +184,8 @@ def test_the_beam_is_no_wider_than_the_crystal() -> None:
 
 
 def test_a_crystal_that_cannot_be_read_is_left_with_the_reason() -> None:
-    b = belief(located=True, height=HEIGHT, fits=(fit(answered=False),) * 3, unanswered=3)
+    dark = fit(answered=False, summed=("d", "e"))
+    b = belief(located=True, height=HEIGHT, fits=(dark,) * 3, unanswered=3)
     action = act(b)
     assert isinstance(action, actions.EndTarget)
     assert "too dark" in action.reason
@@ -269,6 +270,14 @@ def test_a_reading_that_surprises_is_confirmed_before_the_scan() -> None:
     decision = decide(PLAN, fold([odd], b), 0.0)
     assert isinstance(decision.action, actions.MeasurePattern)
     assert "4.0 sigma" in decision.reason
+    coarse = PLAN.alignment.coarse_electrons
+    assert electrons(decision.action) == pytest.approx(2 * coarse)  # its counts are added: 3 times
+    agrees = fit(0.004, frame="g", summed=("f",))
+    assert isinstance(act(fold([agrees, odd], b)), actions.AcquireScan)
+    differs = fit(0.2, frame="g", summed=("f", "e"))
+    given_up = act(fold([differs, odd], b))
+    assert isinstance(given_up, actions.EndTarget)
+    assert "contradict" in given_up.reason
 
 
 def test_a_pattern_that_cannot_be_read_is_followed_by_a_look() -> None:
@@ -286,10 +295,11 @@ def test_a_crystal_lost_after_a_tilt_is_brought_back_once() -> None:
 
 
 def test_a_tilt_that_leaves_nothing_to_read_is_undone() -> None:
-    dark = (fit(8.0), *((fit(answered=False),) * 3))
+    dark = fit(answered=False, summed=("d", "e"), tilts=1)
     b = belief(
-        located=True, height=HEIGHT, fits=dark, unanswered=3, tilts=1, before_tilt=(0.0, 0.0)
-    )
+        located=True, height=HEIGHT, fits=(fit(8.0), dark), unanswered=1, tilts=1,
+        before_tilt=(0.0, 0.0),
+    )  # fmt: skip
     decision = decide(PLAN, b, 0.0)
     assert isinstance(decision.action, actions.UndoTilt)
     assert "too dark" in decision.reason
