@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
 
+from controller.decision.goniometer_filter import SURPRISING
 from controller.hardware.values import Purpose, StagePose
 from controller.record.events import (
     Answered,
@@ -260,11 +261,16 @@ def _target_event(belief: Belief, event: Event) -> Belief:
     if target is None:
         return belief
     if isinstance(event, PosteriorUpdated):
-        # patterns that contradict each other teach nothing of the instrument
-        known = event.state.instrument if event.state.dropped == 0 else target.prior
-        belief = replace(belief, instrument=known)
+        belief = replace(belief, instrument=_learnt(target, event))
     belief = _with(belief, _after(target, event))
     return replace(belief, active=None) if isinstance(event, TargetEnded) else belief
+
+
+def _learnt(target: Target, event: PosteriorUpdated) -> InstrumentState | None:
+    """What is known of the instrument now: contradictions and lone surprises teach nothing."""
+    alone = not (target.fits and target.fits[-1].summed)
+    surprised = alone and (event.surprise or 0.0) > SURPRISING
+    return target.prior if event.state.dropped or surprised else event.state.instrument
 
 
 def _after(target: Target, event: Event) -> Target:  # noqa: C901  a table over the union

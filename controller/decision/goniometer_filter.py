@@ -56,6 +56,9 @@ DOUBT_OF_HAND = 0.02
 """Prior probability that the camera is mirrored against its calibration."""
 OUTLIER_CHI2 = 20.0
 """Beyond this the patterns contradict each other."""
+SURPRISING = 2.8
+"""Standard deviations from its forecast (2 % of honest readings) beyond which a pattern is not
+believed alone."""
 NEITHER_CHI2 = 40.0
 """A hand that fits worse than this is not the less likely for it."""
 FLOOR_MRAD = 0.13

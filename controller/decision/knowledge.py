@@ -10,6 +10,7 @@ import math
 from controller.decision import dose_plan
 from controller.decision.belief import Belief, Target
 from controller.decision.goniometer_filter import (
+    SURPRISING,
     Forecast,
     Look,
     estimate,
@@ -31,9 +32,6 @@ from controller.record.events import (
     TiltFitted,
 )
 
-SURPRISING = 2.8
-"""Standard deviations from its forecast (2 % of honest readings) beyond which a pattern is not
-believed alone."""
 SHARE_OF_RADIUS = 1.7
 """Beam diameter in usable radii of the crystal: its rim stays dark."""
 

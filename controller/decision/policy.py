@@ -233,7 +233,7 @@ def _onto_axis(plan: RunPlan, belief: Belief, target: Target, started: RunStarte
     if here.off_deg <= align.tolerance_deg and sure:
         return _scan(plan, belief, target, where)
     spent = _spent(plan, belief, target)
-    if spent and here.off_deg <= align.acceptable_deg:
+    if spent and max(here.off_deg, 2 * here.sigma_deg) <= align.acceptable_deg:
         return _scan(plan, belief, target, f"{where}, acceptable: {spent}")
     if spent:
         return _skip(target, f"still {where}, and {spent}")

@@ -412,3 +412,18 @@ def test_locating_updates_where_the_crystal_is() -> None:
     )  # fmt: skip
     t = fold([seen], belief()).target("T01")
     assert (t.x_um, t.y_um, t.located) == (1.1, 2.0, True)
+
+
+def test_a_lone_surprise_teaches_nothing_of_the_instrument() -> None:
+    b = read(fit(3.0))
+    posterior = b.target("T01").posterior
+    assert posterior is not None
+    state = posterior.state
+    known = posterior.model_copy(update={"surprise": 1.0})
+    odd = posterior.model_copy(update={"surprise": 5.0})
+    split = posterior.model_copy(update={"state": state.replace(dropped=1)})
+    assert fold([known], b).instrument == state.instrument
+    assert fold([odd], b).instrument is None
+    assert fold([split], b).instrument is None
+    confirmed = fold([fit(3.0, frame="g", summed=("f",)), odd], b)
+    assert confirmed.instrument == state.instrument
