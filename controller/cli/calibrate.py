@@ -44,6 +44,8 @@ class Source:
     """Folder of the ledger."""
     save: Path | None = None
     """Where the patterns are kept."""
+    picture: Path | None = None
+    """Where rings are drawn with their fit."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,8 @@ def calibrate_command(
         for text in _against_before(before, entry):
             output.warn(text)
         append_entry(out, entry)
+        if source.picture is not None:
+            _draw(recording, specimen, source.picture)
         result = entry.model_dump(mode="json") | {"file": str(out)}
         output.result(result, _in_words(entry) + f"\nstored in {out}")
 
@@ -255,6 +259,17 @@ def _bench(source: Source, lighting: Lighting, output: Output) -> Iterator[Bench
             electrons=lighting.electrons,
             say=output.say,
         )
+
+
+def _draw(recording: Recording, specimen: Specimen, path: Path) -> None:
+    """The first ring pattern with its own fit."""
+    from controller.calibration.ring_picture import save_rings
+    from controller.calibration.rings import fit_rings
+    from controller.calibration.standards import standard_from
+
+    first, standard = recording.patterns[0], standard_from(specimen.structure)
+    fit = fit_rings(first.counts, standard, inv_A_per_px=first.inv_A_per_px)
+    save_rings(path, first.counts, fit, standard)
 
 
 def _against_before(before: StoredCalibration, entry: Entry) -> list[str]:

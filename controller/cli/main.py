@@ -403,6 +403,7 @@ def calibrate_camera(
     inv_A_per_px: ScaleOption = None,
     out: Store = Path("calibration.yaml"),
     save: Save = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw rings and fit here (PNG).")] = None,
     run_folder: RunFolder = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -419,7 +420,7 @@ def calibrate_camera(
         "camera",
         source=Source(
             tuple(files or ()), energy_keV, inv_A_per_px, backend, scenario, seed, plan, at,
-            run_folder, save,
+            run_folder, save, picture,
         ),
         lighting=Lighting(beam_diameter_nm, electrons, detector_sampling_mrad),
         specimen=Specimen(standard),

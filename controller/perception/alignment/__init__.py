@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         read_patterns,
     )
     from controller.perception.alignment.findings import Findings, find_more
+    from controller.perception.alignment.imperfection import Imperfection, find_imperfection
     from controller.perception.alignment.orientation_file import (
         CrystalOrientation,
         OrientationFileError,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     )
     from controller.perception.alignment.overlay import Caption, draw_overlay, save_overlay
     from controller.perception.alignment.pattern import PatternError
+    from controller.perception.alignment.resolution import ResolutionOrder, order_of_resolution
     from controller.perception.alignment.stereogram import (
         Stereogram,
         draw_stereogram,
@@ -71,6 +73,7 @@ __all__ = [
     "Goniometer",
     "HolderFrame",
     "HolderReach",
+    "Imperfection",
     "Marks",
     "OrientationFileError",
     "PatternError",
@@ -78,6 +81,7 @@ __all__ = [
     "Pictures",
     "PlacedZone",
     "ProposedMove",
+    "ResolutionOrder",
     "StageGiven",
     "Stereogram",
     "StructureError",
@@ -89,10 +93,12 @@ __all__ = [
     "draw_overlay",
     "draw_stereogram",
     "estimate_tilt",
+    "find_imperfection",
     "find_more",
     "goniometer_for_zone",
     "measure",
     "misorientation_deg",
+    "order_of_resolution",
     "place_zones",
     "predicted_tilt",
     "propose_move",
@@ -114,11 +120,13 @@ _HOME = {
     "CrystalOrientation": "orientation_file",
     "CrystalStructure": "structure",
     "Findings": "findings",
+    "Imperfection": "imperfection",
     "OrientationFileError": "orientation_file",
     "PatternError": "pattern",
     "PatternInput": "files",
     "Pictures": "files",
     "PlacedZone": "zones",
+    "ResolutionOrder": "resolution",
     "StageGiven": "files",
     "Stereogram": "stereogram",
     "StructureError": "structure",
@@ -127,8 +135,10 @@ _HOME = {
     "draw_overlay": "overlay",
     "draw_stereogram": "stereogram",
     "estimate_tilt": "estimate",
+    "find_imperfection": "imperfection",
     "find_more": "findings",
     "measure": "files",
+    "order_of_resolution": "resolution",
     "place_zones": "zones",
     "read_orientation": "orientation_file",
     "read_patterns": "files",

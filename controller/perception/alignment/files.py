@@ -178,6 +178,7 @@ def align_files(
         goniometer = None if stage is None else stage.goniometer(pattern)
         findings = find_more(
             estimate,
+            pattern.counts,
             energy_keV=pattern.energy_keV,
             structure=pattern.structure,
             goniometer=goniometer,

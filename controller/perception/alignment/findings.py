@@ -7,12 +7,16 @@ resolution and whether the crystal is bent; ``lodestem align`` writes what it re
 from dataclasses import dataclass
 from typing import Any
 
+from numpy.typing import ArrayLike
+
+from controller.perception.alignment.imperfection import Imperfection, find_imperfection
 from controller.perception.alignment.moves import Goniometer, ProposedMove, propose_move
 from controller.perception.alignment.orientation_file import (
     CrystalOrientation,
     crystal_orientation,
 )
 from controller.perception.alignment.overlay import Caption
+from controller.perception.alignment.resolution import ResolutionOrder, order_of_resolution
 from controller.perception.alignment.result import TiltEstimate
 from controller.perception.alignment.stereogram import Stereogram
 from controller.perception.alignment.structure import CrystalStructure
@@ -26,6 +30,8 @@ class Findings:
     move: ProposedMove | None
     zones: tuple[PlacedZone, ...]
     orientation: CrystalOrientation | None
+    resolution: ResolutionOrder | None = None
+    imperfection: Imperfection | None = None
 
     def as_record(self) -> dict[str, Any]:
         """Entries that join the pattern's record in the JSON."""
@@ -39,15 +45,28 @@ class Findings:
                 list(row) for row in self.orientation.holder_from_crystal().tolist()
             ]
             record["ub_holder_inv_A"] = [list(row) for row in self.orientation.ub_holder_inv_A]
+        if self.resolution is not None:
+            record["order_of_resolution"] = self.resolution.as_record()
+        if self.imperfection is not None:
+            record["imperfection"] = self.imperfection.as_record()
         return record
 
     def notes(self) -> tuple[str, ...]:
         """Lines for the picture."""
-        return ()
+        lines = []
+        if self.resolution is not None:
+            more = " and beyond" if self.resolution.limited_by_detector else ""
+            lines.append(
+                f"spots to {self.resolution.g_inv_A:.2f} 1/Å, d {self.resolution.d_A:.2f} Å{more}"
+            )
+        if self.imperfection is not None and self.imperfection.flagged:
+            lines.append(self.imperfection.text())
+        return tuple(lines)
 
 
 def find_more(
     estimate: TiltEstimate,
+    counts: ArrayLike,
     *,
     energy_keV: float,
     structure: CrystalStructure | None = None,
@@ -61,6 +80,8 @@ def find_more(
     ----------
     estimate
         The tilt as measured.
+    counts
+        The pattern that it was measured in, (row, col).
     structure
         As it was measured with; without it there are no zones and no orientation.
     goniometer
@@ -86,7 +107,13 @@ def find_more(
                     reach=goniometer.reach,
                 )
             )
-    return Findings(move, zones, orientation)
+    resolution = order_of_resolution(counts, estimate, energy_keV=energy_keV, structure=structure)
+    imperfection = None
+    if structure is not None:
+        imperfection = find_imperfection(
+            counts, estimate, energy_keV=energy_keV, structure=structure
+        )
+    return Findings(move, zones, orientation, resolution, imperfection)
 
 
 def caption(
