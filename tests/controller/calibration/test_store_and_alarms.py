@@ -129,6 +129,11 @@ def test_a_crash_while_writing_leaves_the_old_file(
     with pytest.raises(OSError, match="power"):
         append_entry(path, camera())
     assert path.read_bytes() == before
+    monkeypatch.undo()
+    monkeypatch.setattr(Path, "replace", lambda *_: crash(0))
+    with pytest.raises(OSError, match="power"):
+        append_entry(path, camera())
+    assert path.read_bytes() == before
 
 
 def test_results_of_another_setting_or_instrument_do_not_count() -> None:
