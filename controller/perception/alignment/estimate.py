@@ -10,6 +10,7 @@ from threadpoolctl import ThreadpoolController
 
 from controller.perception.alignment.calibration import calibrated_sigma_mrad, formal_radius
 from controller.perception.alignment.dynamical import Summit
+from controller.perception.alignment.free_answer import free_doubt, free_sigma_mrad
 from controller.perception.alignment.optics import wavenumber_inv_A
 from controller.perception.alignment.pattern import Pattern, check_pattern, is_saturated
 from controller.perception.alignment.result import (
@@ -21,7 +22,7 @@ from controller.perception.alignment.result import (
 )
 from controller.perception.alignment.spots import Spots, find_spots
 from controller.perception.alignment.structure import CrystalStructure
-from controller.perception.alignment.structure_free import LARGEST_TILT_DEG, fit_structure_free
+from controller.perception.alignment.structure_free import fit_structure_free
 from controller.perception.alignment.structure_known import REACH_DEG, Task, fit_structure
 
 Array = NDArray[np.float64]
@@ -234,20 +235,9 @@ def _structure_free(
     posterior, lattice = fit.posterior, fit.lattice
     tilt_x, tilt_y = posterior.tilt_mrad
     theta = float(np.hypot(tilt_x, tilt_y)) * 1e-3
-    # |F| differs between the two of no Friedel pair, but dynamical scattering does: a floor
-    sigma = float(np.sqrt((2.0 * posterior.sigma_mrad) ** 2 + 1.5**2 + (60.0 * theta) ** 2))
-    reason = ""
-    if posterior.leading_probability < 0.9:
-        reason = (
-            f"two tilts explain the pattern about as well "
-            f"(the better has {100 * posterior.leading_probability:.0f} %)"
-        )
-    elif theta > np.deg2rad(0.9 * LARGEST_TILT_DEG):
-        reason = (
-            f"the zone axis is about {np.rad2deg(theta):.1f} deg away, beyond the "
-            f"{0.9 * LARGEST_TILT_DEG:.1f} deg that one pattern tells without a structure; the "
-            f"direction is the better known part"
-        )
+    sigma = free_sigma_mrad(fit, wavenumber, inv_A_per_px)
+    reason = free_doubt(fit, hidden_beam=spots.direct is None)
+    centre = fit.centre_px or lattice.origin_px
     azimuth = float(np.rad2deg(np.arctan2(lattice.basis_px[0, 1], lattice.basis_px[0, 0]))) % 180
     return replace(
         blank,
@@ -256,8 +246,8 @@ def _structure_free(
         sigma_mrad=sigma,
         answered=not reason,
         reason=reason,
-        centre_x_px=lattice.origin_px[0],
-        centre_y_px=lattice.origin_px[1],
+        centre_x_px=centre[0],
+        centre_y_px=centre[1],
         in_plane_rotation_deg=azimuth,
         circle_radius_inv_A=wavenumber * float(np.sin(theta)),
         thickness_nm=posterior.thickness_nm,
