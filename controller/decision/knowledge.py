@@ -32,6 +32,9 @@ from controller.record.events import (
     TiltFitted,
 )
 
+ALIKE_MRAD = 0.5
+"""Two readings of one place that differ by no more agree, however sharp they say they are."""
+NEAR_DEG = 1.0
 SHARE_OF_RADIUS = 1.7
 """Beam diameter in usable radii of the crystal: its rim stays dark."""
 
@@ -97,8 +100,21 @@ def is_doubtful(target: Target) -> bool:
     others = [fit for fit in target.fits if fit.answered and fit is not last]
     if not others or not _same_place(others[-1], last):
         return True
-    both = math.hypot(others[-1].sigma_mrad, last.sigma_mrad) / RADIUS_OF_68_PERCENT
+    both = math.hypot(others[-1].sigma_mrad, last.sigma_mrad, ALIKE_MRAD) / RADIUS_OF_68_PERCENT
     return math.dist(others[-1].tilt_mrad, last.tilt_mrad) > SURPRISING * both
+
+
+def views_near_axis(target: Target) -> int:
+    """Readings within a degree of the axis that agree with each other."""
+    if target.posterior is None:
+        return 0
+    gone = frozenset[str]().union(*(fit.summed for fit in target.fits))
+    near = [
+        fit
+        for fit in target.fits
+        if fit.answered and fit.frame not in gone and fit.misorientation_deg <= NEAR_DEG
+    ]
+    return len(near) - target.posterior.state.dropped
 
 
 def to_read_again(target: Target) -> TiltFitted | None:
@@ -200,7 +216,7 @@ def planned_electrons(plan: RunPlan, belief: Belief, target: Target) -> float:
         target.fits,
         to_read_again(target),
         expected_off_deg=None if here is None else here.off_deg + 2 * here.sigma_deg,
-        near_deg=max(2 * align.beam_tilt_within_deg, 1.0),
+        near_deg=max(2 * align.beam_tilt_within_deg, NEAR_DEG),
         coarse=align.coarse_electrons,
         most=align.max_electrons,
         wanted_sigma_deg=align.wanted_sigma_deg,

@@ -39,6 +39,7 @@ from controller.decision.knowledge import (
     planned_electrons,
     present_setting,
     to_read_again,
+    views_near_axis,
     zones_of,
 )
 from controller.decision.reachable import in_words, name
@@ -184,6 +185,8 @@ def _why_measure(belief: Belief, target: Target) -> str:
     if is_doubtful(target) and target.posterior is not None:
         off = target.posterior.surprise or 0.0
         return f"the last pattern lay {off:.1f} sigma from its forecast; see whether it holds"
+    if views_near_axis(target):
+        return f"a second view: {here.off_deg:.3f} +- {here.sigma_deg:.3f} deg off expected"
     return f"expected {here.off_deg:.2f} +- {here.sigma_deg:.2f} deg off; see what came"
 
 
@@ -229,7 +232,8 @@ def _onto_axis(plan: RunPlan, belief: Belief, target: Target, started: RunStarte
                 f"{here.off_deg:.3f} deg from {what}: within reach of the beam",
             )
     where = f"{here.off_deg:.3f} +- {here.sigma_deg:.3f} deg from {what}"
-    sure = here.sigma_deg <= SURE * align.tolerance_deg
+    views = 2 if align.confirm else 1
+    sure = here.sigma_deg <= SURE * align.tolerance_deg and views_near_axis(target) >= views
     if here.off_deg <= align.tolerance_deg and sure:
         return _scan(plan, belief, target, where)
     spent = _spent(plan, belief, target)
@@ -237,7 +241,7 @@ def _onto_axis(plan: RunPlan, belief: Belief, target: Target, started: RunStarte
         return _scan(plan, belief, target, f"{where}, acceptable: {spent}")
     if spent:
         return _skip(target, f"still {where}, and {spent}")
-    if not sure and here.off_deg <= max(align.tolerance_deg, align.beam_tilt_within_deg):
+    if here.off_deg <= align.tolerance_deg:
         return _measure(plan, belief, target)
     return _tilt(plan, belief, target, started, here)
 

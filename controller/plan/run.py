@@ -131,8 +131,11 @@ class AlignmentPlan(Frozen):
     """On the crystal, for a pattern far from the axis: enough to be read."""
     max_electrons: Annotated[float, Field(ge=500, le=1e8)] = 120_000.0
     """The most for any one pattern, however unreadable those before it were."""
-    wanted_sigma_deg: Annotated[float, Field(gt=0, le=1)] = 0.0135
-    """Of the last pattern, radius that holds 68 %: what the dose plan aims at."""
+    wanted_sigma_deg: Annotated[float, Field(gt=0, le=1)] = 0.016
+    """Of a pattern near the axis, radius that holds 68 %: what the dose plan aims at."""
+    confirm: bool = True
+    """Two patterns near the axis, one of them after the beam was tilted onto it, have to agree
+    before the scan: a single one may fall into a wrong minimum and not know it."""
     max_patterns: Annotated[int, Field(ge=2, le=50)] = 8
     frame_s: Positive = 0.5
     detector_sampling_mrad: Positive = 0.25
