@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 
-from controller.perception.alignment.kinematical import excitation, two_beam
+from controller.perception.alignment.kinematical import THICKNESS_SPREAD, excitation, two_beam
 from controller.perception.alignment.structure_factors import StructureFactors
 
 Array = NDArray[np.float64]
@@ -107,9 +107,10 @@ def intensities(
     psi = vectors[1:] @ (phase * vectors[0].conj()[:, None])
     strong = (psi.real**2 + psi.imag**2) @ _thickness_average()
     q = (model.potential[beams.weak] / model.wavenumber) ** 2
-    weak = np.empty((len(q), len(SPREADS) * len(THICKNESSES_A)))
+    weak = np.empty((len(q), len(THICKNESSES_A)))
     if len(q):
-        _fill_two_beam(s[m:], q, THICKNESSES_A, np.array(SPREADS), weak)
+        _fill_two_beam(s[m:], q, THICKNESSES_A, weak)
+    weak = np.tile(weak, (1, len(SPREADS)))
     return np.concatenate([strong, weak]), gx, gy
 
 
@@ -123,13 +124,9 @@ def _thickness_average() -> Array:
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _fill_two_beam(
-    s: Array, coupling: Array, thicknesses: Array, spreads: Array, out: Array
-) -> None:
-    for j in range(spreads.shape[0]):
-        for k in range(thicknesses.shape[0]):
-            column = j * thicknesses.shape[0] + k
-            out[:, column] = two_beam(s, coupling, thicknesses[k], spreads[j])
+def _fill_two_beam(s: Array, coupling: Array, thicknesses: Array, out: Array) -> None:
+    for k in range(thicknesses.shape[0]):
+        out[:, k] = two_beam(s, coupling, thicknesses[k], THICKNESS_SPREAD)
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]

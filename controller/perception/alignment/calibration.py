@@ -8,6 +8,8 @@ simulations by an independent route (``benchmarks/alignment_calibration.py``).
 import numpy as np
 from numpy.typing import NDArray
 
+from controller.perception.alignment.result import Effort
+
 Array = NDArray[np.float64]
 
 FACTOR = 1.2
@@ -26,9 +28,13 @@ def formal_radius(covariance: Array) -> float:
     return float(np.sqrt(small + large) * (1.0 + 0.0713 * roundness))
 
 
-def calibrated_sigma_mrad(covariance_rad2: Array, theta_rad: float) -> float:
+def calibrated_sigma_mrad(
+    covariance_rad2: Array, theta_rad: float, quality: float, *, effort: Effort = "full"
+) -> float:
     """Radius of 68.3 % in mrad for an answer of the structure-known mode."""
     formal = 1e3 * formal_radius(covariance_rad2)
+    del quality
+    factor = FACTOR if effort == "full" else 2 * FACTOR
     return float(
-        np.sqrt((FACTOR * formal) ** 2 + FLOOR_MRAD**2 + (1e3 * PER_TILT * theta_rad) ** 2)
+        np.sqrt((factor * formal) ** 2 + FLOOR_MRAD**2 + (1e3 * PER_TILT * theta_rad) ** 2)
     )

@@ -29,6 +29,8 @@ _RING_PX = 4.0
 _OVERDISPERSION = 10.0
 """Spots too faint to be found make the halo rougher than Poisson: its word is divided by this."""
 _FEW = 12
+_MOST = 15.0
+"""Most that the halo may say against a place: dense patterns leave little of it to see."""
 _POSSIBLE = 60.0
 """Log-likelihood behind the best up to which another place is worth a search."""
 
@@ -94,9 +96,16 @@ def rank_direct_beams(
     if len(candidates) == 1:
         return [int(candidates[0])]
     places = np.stack([x[candidates], y[candidates]], 1)
-    rest = 4.0 * np.log(counts[candidates]) - 0.5 * off[candidates] ** 2
+    rest = 6.0 * np.log(counts[candidates]) - 0.5 * off[candidates] ** 2
     order, score = _ranked(pattern, masked, places, rest)
-    return [int(candidates[k]) for k in order[:9] if score[k] > score[order[0]] - _POSSIBLE]
+    ranked = [int(candidates[k]) for k in order[:9] if score[k] > score[order[0]] - _POSSIBLE]
+    # a dense pattern leaves no halo between its spots: never without the brightest
+    for brightest in (int(k) for k in candidates[np.argsort(-counts[candidates])][:2]):
+        if brightest in ranked[2:]:
+            ranked.remove(brightest)
+        if brightest not in ranked:
+            ranked.insert(min(1, len(ranked)), brightest)
+    return ranked
 
 
 def deepest_shadow(pattern: Pattern) -> tuple[float, float] | None:
@@ -157,7 +166,8 @@ def _ranked(
     n = pattern.counts[use]
     for k in few:
         b = radial_background(pattern, (float(places[k, 0]), float(places[k, 1])), masked)[use]
-        score[k] = float((n * np.log(b) - b).sum()) / _OVERDISPERSION + rest[k]
+        score[k] = float((n * np.log(b) - b).sum()) / _OVERDISPERSION
+    score[few] = np.maximum(score[few] - score[few].max(initial=-np.inf), -_MOST) + rest[few]
     return few[np.argsort(-score[few], kind="stable")], score
 
 

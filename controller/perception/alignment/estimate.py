@@ -15,6 +15,8 @@ from controller.perception.alignment.optics import wavenumber_inv_A
 from controller.perception.alignment.pattern import Pattern, check_pattern, is_saturated
 from controller.perception.alignment.result import (
     Alternative,
+    Effort,
+    FirstAnswer,
     Marks,
     Mode,
     TiltEstimate,
@@ -23,7 +25,12 @@ from controller.perception.alignment.result import (
 from controller.perception.alignment.spots import Spots, find_spots
 from controller.perception.alignment.structure import CrystalStructure
 from controller.perception.alignment.structure_free import fit_structure_free
-from controller.perception.alignment.structure_known import REACH_DEG, Task, fit_structure
+from controller.perception.alignment.structure_known import (
+    REACH_DEG,
+    StructureFit,
+    Task,
+    fit_structure,
+)
 
 Array = NDArray[np.float64]
 
@@ -44,7 +51,7 @@ def estimate_tilt(
     target_zone_uvw: tuple[int, int, int] | None = None,
     beam_stop: bool = False,
     prior: TiltPrior | None = None,
-    rng_seed: int = 0,
+    effort: Effort = "full",
 ) -> TiltEstimate:
     """Measure how far a zone axis is from the beam, from one parallel-beam diffraction pattern.
 
@@ -61,8 +68,9 @@ def estimate_tilt(
         The direct beam is hidden.
     prior
         Restricts the search: faster and safer, no pull on the answer.
-    rng_seed
-        Kept for estimators that draw; this one is deterministic.
+    effort
+        "first" stops at the first answer (some 0.2 s), whose error is larger and said to be so;
+        "full" goes on, and notes the first answer in ``first``.  Structure known only.
 
     Returns
     -------
@@ -76,7 +84,6 @@ def estimate_tilt(
     ValueError
         Energy or camera constant are not positive, or a zone without structure was asked.
     """
-    del rng_seed
     started = perf_counter()
     wavenumber = wavenumber_inv_A(energy_keV)
     if not (np.isfinite(inv_A_per_px) and inv_A_per_px > 0):
@@ -97,7 +104,7 @@ def estimate_tilt(
         task = Task(checked, spots, structure, target_zone_uvw, energy_keV, inv_A_per_px, prior)
         # matrices of a hundred rows: several BLAS threads only wait for each other
         with _threads().limit(limits=1, user_api="blas"):
-            return _finish(_structure_known(task), started)
+            return _finish(_structure_known(task, effort, started), started)
     return _finish(_structure_free(checked, spots, wavenumber, inv_A_per_px), started)
 
 
@@ -127,9 +134,33 @@ def _spotless(spots: Spots, structure_known: bool) -> str:
     return ""
 
 
-def _structure_known(task: Task) -> TiltEstimate:
+def _structure_known(task: Task, effort: Effort, started: float) -> TiltEstimate:
+    """The answer, with the first answer on the way noted in it."""
+    quick: list[TiltEstimate] = []
+
+    def first(fit: StructureFit) -> bool:
+        quick.append(_finish(_judged(task, fit, effort="first"), started))
+        return effort == "first"
+
+    fit = fit_structure(task, first=first)
+    if effort == "first" and quick:
+        return quick[0]
+    known = _judged(task, fit, effort="full")
+    if not quick:
+        return known
+    early = quick[0]
+    return replace(
+        known,
+        first=FirstAnswer(
+            early.tilt_x_mrad, early.tilt_y_mrad, early.sigma_mrad, early.answered,
+            early.elapsed_ms,
+        ),
+    )  # fmt: skip
+
+
+def _judged(task: Task, fit: StructureFit, *, effort: Effort) -> TiltEstimate:
+    """What a fit says, with its error, or why it is not to be acted on."""
     blank = _no_answer("", "structure", task.pattern, task.inv_A_per_px, task.spots)
-    fit = fit_structure(task)
     if not fit.explanations:
         return replace(blank, reason="no orientation of the structure explains any spot")
     best = fit.explanations[0]
@@ -151,7 +182,7 @@ def _structure_known(task: Task) -> TiltEstimate:
         blank,
         tilt_x_mrad=best.tilt_mrad[0],
         tilt_y_mrad=best.tilt_mrad[1],
-        sigma_mrad=calibrated_sigma_mrad(summit.covariance, theta),
+        sigma_mrad=calibrated_sigma_mrad(summit.covariance, theta, quality, effort=effort),
         answered=not reason,
         reason=reason,
         centre_x_px=pose.centre_px[0],

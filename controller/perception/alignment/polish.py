@@ -30,6 +30,8 @@ THICKNESSES_A = np.array([180.0, 280.0, 400.0, 560.0, 760.0, 1000.0])
 _BLURS_DEG = (0.45, 0.22, 0.1)
 _COARSE_MODEL_ERROR = 0.6
 KINEMATICAL_MODEL_ERROR = 0.35
+_SLACK = 4.0
+_FARTHEST_SCALE = 0.04
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Scene:
     """1/xi^2 = (gamma |F| / (pi V K))^2 in 1/A^2, (n,)."""
     inv_A_per_px: float
     """Nominal camera constant."""
+    scale_sigma: float
+    """Its relative standard deviation."""
     centre_sigma_px: float
     brightest: float
     """Counts of the brightest spot besides the direct beam."""
@@ -128,13 +132,24 @@ def finish_kinematical(scene: Scene, pose: Pose) -> Pose:
         pose = _climb(
             scene, pose, g, coupling, step, THICKNESSES_A, KINEMATICAL_MODEL_ERROR, exact=True
         )
-    return register(scene, pose, g, coupling, 0.05, 1.6)
+    return register(scene, pose, g, coupling, 0.05, 1.6, slack=_SLACK)
 
 
 def register(
-    scene: Scene, pose: Pose, g: Array, coupling: Array, blur_deg: float, reach_px: float
+    scene: Scene,
+    pose: Pose,
+    g: Array,
+    coupling: Array,
+    blur_deg: float,
+    reach_px: float,
+    *,
+    slack: float = 1.0,
 ) -> Pose:
-    """In-plane rotation, camera constant and centre from the spots that lie at lit nodes."""
+    """In-plane rotation, camera constant and centre from the spots that lie at lit nodes.
+
+    Far from the optimum many spots meet the wrong node, and together they would pull centre and
+    camera constant away from where these are known to be: ``slack`` loosens these priors.
+    """
     gx, gy, s = excitation(g, pose.orientation, scene.wavenumber)
     length = np.hypot(gx, gy)
     intensity = widened_two_beam(s, coupling, length, 400.0, float(np.deg2rad(blur_deg)))
@@ -163,32 +178,36 @@ def register(
             arm[node[ok]],
             found[ok] - centre - arm[node[ok]],
             counts[ok],
-            scene.centre_sigma_px,
+            (slack * scene.centre_sigma_px, slack * scene.scale_sigma),
             scale / scene.inv_A_per_px - 1.0,
             np.array(scene.spots.centre_px) - centre,
         )
         centre = centre + move[:2]
-        scale = float(np.clip(scale / (1.0 + move[2]), *_scale_limits(scene)))
+        scale = float(np.clip(scale / (1.0 + move[2]), *_scale_limits(scene, slack)))
         turn = rotation_from_vector(np.array([0.0, 0.0, move[3]]))
         gx, gy = turn[0, 0] * gx + turn[0, 1] * gy, turn[1, 0] * gx + turn[1, 1] * gy
         pose = pose.rotated(np.array([0.0, 0.0, move[3]]))
     return replace(pose, centre_px=(float(centre[0]), float(centre[1])), inv_A_per_px=float(scale))
 
 
-def _scale_limits(scene: Scene) -> tuple[float, float]:
+def _scale_limits(scene: Scene, slack: float) -> tuple[float, float]:
     """A camera constant good to 3 % cannot be off by 5: such fits sit on the wrong lattice."""
-    return 0.96 * scene.inv_A_per_px, 1.04 * scene.inv_A_per_px
+    reach = min(2.7 * slack * scene.scale_sigma, _FARTHEST_SCALE)
+    return (1.0 - reach) * scene.inv_A_per_px, (1.0 + reach) * scene.inv_A_per_px
 
 
 def _similarity(
     arm: Array,
     residual: Array,
     counts: Array,
-    centre_sigma: float,
+    sigma: tuple[float, float],
     scale_off: float,
     centre_off: Array,
 ) -> Array:
-    """Shift x, y (px), relative magnification, rotation (rad) by least squares with priors."""
+    """Shift x, y (px), relative magnification, rotation (rad) by least squares with priors.
+
+    ``sigma`` is that of the centre (px) and of the camera constant (relative).
+    """
     n = len(arm)
     # position error of a spot: counting, plus half a pixel of everything else
     w = 1.0 / np.sqrt(0.2**2 + 1.0 / np.maximum(counts, 1.0))
@@ -200,16 +219,16 @@ def _similarity(
     design[:n, 3], design[n : 2 * n, 3] = -w * arm[:, 1], w * arm[:, 0]
     right[:n], right[n : 2 * n] = w * residual[:, 0], w * residual[:, 1]
     # magnification m turns scale into scale / (1 + m): pull it towards the nominal value
-    for row, (column, sigma, off) in enumerate(
+    for row, (column, spread, off) in enumerate(
         (
-            (0, centre_sigma, centre_off[0]),
-            (1, centre_sigma, centre_off[1]),
-            (2, 0.015, scale_off),
+            (0, sigma[0], centre_off[0]),
+            (1, sigma[0], centre_off[1]),
+            (2, sigma[1], scale_off),
             (3, 0.02, 0.0),
         )
     ):
-        design[2 * n + row, column] = 1.0 / sigma
-        right[2 * n + row] = off / sigma
+        design[2 * n + row, column] = 1.0 / spread
+        right[2 * n + row] = off / spread
     return np.asarray(np.linalg.lstsq(design, right, rcond=None)[0], dtype=float)
 
 

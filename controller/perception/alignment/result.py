@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Mode = Literal["structure", "structure-free"]
+Effort = Literal["first", "full"]
 
 RADIUS_OF_68_PERCENT = 1.515
 """Radius that holds 68.3 % of a round 2-D normal distribution, in its one-axis sigma."""
@@ -45,6 +46,18 @@ class Marks:
     """Spots that it does not explain, (n, 2)."""
     empty_px: NDArray[np.float64]
     """Nodes that the answer predicts dark and that are dark, (n, 2)."""
+
+
+@dataclass(frozen=True)
+class FirstAnswer:
+    """What was known on the way, before rivals were climbed and all beams coupled."""
+
+    tilt_x_mrad: float
+    tilt_y_mrad: float
+    sigma_mrad: float
+    """Calibrated for first answers: radius that holds 68.3 % of their errors."""
+    answered: bool
+    elapsed_ms: float
 
 
 @dataclass(frozen=True)
@@ -88,6 +101,8 @@ class TiltEstimate:
     """That gain as part of what exact predictions at the same nodes would gain."""
     formal_sigma_mrad: float = float("nan")
     """The error from the curvature alone, before calibration: for those who calibrate."""
+    first: FirstAnswer | None = None
+    """The first answer on the way to this one; structure known only."""
 
     @property
     def misorientation_deg(self) -> float:
@@ -116,6 +131,14 @@ class TiltEstimate:
             }
             for a in self.alternatives
         ]
+        if self.first is not None:
+            record["first"] = {
+                "tilt_x_mrad": _finite(self.first.tilt_x_mrad),
+                "tilt_y_mrad": _finite(self.first.tilt_y_mrad),
+                "sigma_mrad": _finite(self.first.sigma_mrad),
+                "answered": self.first.answered,
+                "elapsed_ms": self.first.elapsed_ms,
+            }
         if self.orientation is not None:
             record["orientation"] = self.orientation.tolist()
         return record

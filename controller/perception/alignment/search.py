@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from controller.perception.alignment.geometry import rotation_from_vector
 from controller.perception.alignment.pattern import Pattern
+from controller.perception.alignment.scale import LatticeMatch
 from controller.perception.alignment.spots import Spots, disc_kernel
 from controller.perception.alignment.structure import CrystalStructure
 from controller.perception.alignment.structure_factors import reflections
@@ -27,6 +28,7 @@ Integers = NDArray[np.int64]
 AZIMUTHS = 360
 _TEMPLATE_SPOTS = 90
 _SEARCH_THICKNESS_A = 350.0
+_LATTICE_ROTATION_RAD = 0.045
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,16 +155,31 @@ def search(
     inv_A_per_px: float,
     scales: tuple[float, ...],
     most: int,
+    match: LatticeMatch | None = None,
 ) -> list[Candidate]:
-    """The best orientations, best first, no two closer than about 1.5 deg."""
+    """The best orientations, best first, no two closer than about 1.5 deg.
+
+    Where the lattice of the spots is known (``match``), only the in-plane rotations that it allows.
+    """
     found: list[Candidate] = []
     for library in libraries:
         score, scale = _correlate(
             polar, library.g, library.weight, inv_A_per_px, np.array(scales, dtype=float)
         )
+        if match is not None:
+            score[:, ~_allowed(match.rotations_rad(library.zone.frame))] = -1e9
         found += _peaks(library, score, np.array(scales)[scale], most)
     found.sort(key=lambda c: -c.score)
     return found[:most]
+
+
+def _allowed(rotations_rad: Array) -> NDArray[np.bool_]:
+    """Which of the azimuth steps lie near one of the rotations; all where there is none."""
+    azimuth = np.arange(AZIMUTHS) * 2 * np.pi / AZIMUTHS
+    if len(rotations_rad) == 0:
+        return np.ones(AZIMUTHS, dtype=bool)
+    off = np.abs(np.angle(np.exp(1j * (azimuth[:, None] - rotations_rad[None]))))
+    return np.asarray(off.min(axis=1) < _LATTICE_ROTATION_RAD, dtype=bool)
 
 
 def _peaks(library: TemplateLibrary, score: Array, scale: Array, most: int) -> list[Candidate]:
@@ -176,6 +193,8 @@ def _peaks(library: TemplateLibrary, score: Array, scale: Array, most: int) -> l
         d, a = divmod(int(place), AZIMUTHS)
         turn = rotation_from_vector(np.array([0.0, 0.0, 2 * np.pi * a / AZIMUTHS]))
         orientation = turn @ library.directions[d]
+        if score[d, a] < -1e8:
+            break
         # trace of the rotation between two orientations = 1 + 2 cos(angle)
         if kept and (stack[: len(kept)] @ orientation.ravel()).max() > near:
             continue

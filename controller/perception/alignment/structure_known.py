@@ -5,6 +5,7 @@ counts empty nodes, with widths that shrink; the survivors finish on Bloch waves
 the best of them, its error follows from the curvature there, and its rivals are kept.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,8 +36,10 @@ from controller.perception.alignment.polish import (
     polish,
 )
 from controller.perception.alignment.result import TiltPrior
+from controller.perception.alignment.scale import LatticeMatch, match_lattice
 from controller.perception.alignment.search import (
     Candidate,
+    TemplateLibrary,
     polar_image,
     search,
     template_libraries,
@@ -52,15 +55,25 @@ Array = NDArray[np.float64]
 
 REACH_DEG = 20.0
 _SCALES = (0.98, 1.0, 1.02)
-_APPROACH_BEAMS = 140
+_SCALE_SIGMA = 0.015
+"""Relative standard deviation of a nominal camera constant."""
+_READ_SCALE_SIGMA = 0.0007
+"""The same where it was read from the lattice."""
+_APPROACH_BEAMS = 90
+_TRIAL_BEAMS = 120
 _BEAMS = 240
+_QUICK_BEAMS = 90
+_QUICK_SCOUTS = 5
 _CIRCLE_WORKS_MRAD = 45.0
 _HOPELESS = 0.2
 """Two-beam gain, relative to that of the found spots, below which no better physics helps."""
 _CENTRE_RIVAL = 0.7
 """Coarse score, relative to the best, from which another centre is climbed too."""
-_CONVINCING = 0.3
-"""Part of the attainable gain below which further centres of the direct beam are tried."""
+_CONVINCING = 0.5
+"""Part of the attainable gain below which centres other than the likeliest are tried."""
+_PASSABLE = 0.38
+"""The same once the next likely ones were tried."""
+_WORTH_CLIMBING = 0.3
 _DOUBTFUL = 0.5
 """Part of the attainable gain below which the surroundings of the best are looked over."""
 _COUPLING_REACH_INV_A = 2.2
@@ -77,6 +90,7 @@ class Explanation:
     in_plane_rotation_rad: float
     orientation: Array
     """Of the family member nearest to the beam, (3, 3)."""
+    structure: CrystalStructure
 
 
 @dataclass(frozen=True)
@@ -98,46 +112,113 @@ class Task:
     energy_keV: float
     inv_A_per_px: float
     prior: TiltPrior | None
+    match: LatticeMatch | None = None
+    """What the lattice of the spots is, where that is known; the camera constant is then its."""
 
 
-def fit_structure(task: Task) -> StructureFit:
-    """Search, climb and rank."""
+def fit_structure(task: Task, *, first: Callable[[StructureFit], bool]) -> StructureFit:
+    """Search, climb and rank.
+
+    Parameters
+    ----------
+    task
+        The pattern and the crystal.
+    first
+        Told of the quick fit as soon as there is one; True ends the work there.
+    """
     g_max = _resolution(task)
     libraries = template_libraries(
         task.structure, task.zone_uvw, round(wavenumber_inv_A(task.energy_keV), 3), g_max,
         REACH_DEG, _grid_step_deg(task.structure),
     )  # fmt: skip
-    small = _is_small(task.structure)
-    most = 90 if small else 30
-    rays = int(g_max / task.inv_A_per_px) + 3
     model = _bloch_model(task, g_max)
     best: StructureFit | None = None
-    for batch in _batches(_centres(task), small):
-        tries = []
-        for there, sigma in batch:
-            polar = polar_image(there.pattern, there.spots, there.spots.centre_px, rays)
-            found = search(polar, libraries, task.inv_A_per_px, _SCALES, most)
-            tries.append((found[0].score if found else 0.0, there, sigma, found))
-        fit = _fit_at(tries, model, g_max)
+    for batch, enough in _batches(task):
+        starts = _starts(batch, libraries, g_max)
+        if not starts:
+            continue
+        if best is None:
+            quick = _quick(starts[0], model)
+            if first(quick):
+                return quick
+        fit = _looked_around(_fit_at(starts, model), model)
         if best is None or _merit(fit) > _merit(best):
             best = fit
-        if _is_convincing(best):
+        if _quality_of(best) > enough:
             break
     return best or StructureFit((), _scene(task, g_max, 1.0))
 
 
-Try = tuple[float, Task, float, list[Candidate]]
-"""Coarse score about one centre, the task there, the centre's sigma in px, what was found."""
+@dataclass(frozen=True)
+class _Start:
+    """Two-beam poses about one centre of the direct beam, best first."""
+
+    task: Task
+    scene: Scene
+    poses: list[Pose]
+    part: float
+    """Gain of the best pose as part of what exact predictions of the found spots would gain."""
+
+    @property
+    def worth(self) -> float:
+        """Gain times its part: about a wrong centre the direct beam counts as a reflection."""
+        return max(self.poses[0].log_gain, 0.0) * max(self.part, 0.0)
 
 
-def _batches(centres: list[tuple[Task, float]], small: bool) -> list[list[tuple[Task, float]]]:
-    """The likely centres together; the others only where those explain nothing."""
-    first = 4 if small else 3
-    return [b for b in (centres[:first], centres[first:]) if b]
+def _batches(task: Task) -> list[tuple[list[tuple[Task, float]], float]]:
+    """The likeliest centre, then others, and the quality of fit that makes more needless."""
+    centres = _centres(task)
+    leader, sigma = centres[0]
+    first = [(_self_calibrated(leader), sigma)]
+    others = [*centres[1:4], centres[0]] if first[0][0].match else centres[1:4]
+    batches = [(first, _CONVINCING), (others, _PASSABLE), (centres[4:], _PASSABLE)]
+    return [(some, enough) for some, enough in batches if some]
 
 
-def _is_convincing(fit: StructureFit) -> bool:
-    return bool(fit.explanations) and _quality(fit.explanations[0].summit) > _CONVINCING
+def _self_calibrated(task: Task) -> Task:
+    """The task with the camera constant that the lattice of the spots gives, if it gives one."""
+    spots = task.spots
+    lattice = fit_lattice(
+        spots.x_px, spots.y_px, spots.counts, spots.centre_px,
+        centre_is_node=spots.direct is not None,
+    )  # fmt: skip
+    if lattice is None:
+        return task
+    match = match_lattice(lattice, task.structure, task.zone_uvw, task.inv_A_per_px)
+    if match is None:
+        return task
+    return replace(task, inv_A_per_px=task.inv_A_per_px * match.factor, match=match)
+
+
+def _starts(
+    centres: list[tuple[Task, float]], libraries: tuple[TemplateLibrary, ...], g_max: float
+) -> list[_Start]:
+    """Search and polish about the centres that templates favour, best first."""
+    small = _is_small(centres[0][0].structure)
+    tries = []
+    for there, sigma in centres:
+        rays = int(g_max / there.inv_A_per_px) + 3
+        polar = polar_image(there.pattern, there.spots, there.spots.centre_px, rays)
+        scales = (1.0,) if there.match else _SCALES
+        found = search(
+            polar, libraries, there.inv_A_per_px, scales, 90 if small else 30, there.match
+        )
+        tries.append((found[0].score if found else 0.0, there, sigma, found))
+    tries.sort(key=lambda t: -t[0])
+    starts = []
+    for score, there, sigma, found in tries:
+        if score < _CENTRE_RIVAL * tries[0][0]:
+            break
+        scene = _scene(there, g_max, sigma)
+        poses = _polished(there, scene, found)
+        if poses:
+            part = poses[0].log_gain / max(_spot_gain(scene), 1.0)
+            starts.append(_Start(there, scene, poses, part))
+    return sorted(starts, key=lambda s: (_is_hopeless(s), -s.worth))
+
+
+def _quality_of(fit: StructureFit) -> float:
+    return _quality(fit.explanations[0].summit) if fit.explanations else 0.0
 
 
 def _quality(top: Summit) -> float:
@@ -147,31 +228,56 @@ def _quality(top: Summit) -> float:
     return top.pose.log_gain / max(top.attainable, 1.0)
 
 
-def _fit_at(tries: list[Try], model: BlochModel, g_max: float) -> StructureFit:
+def _quick(start: _Start, model: BlochModel) -> StructureFit:
+    """A first answer: only the best pose, on few beams."""
+    structure = start.task.structure
+    if _is_small(structure):
+        scouted = [scout(start.scene, model, p) for p in start.poses[:_QUICK_SCOUTS]]
+        poses = distinct(scouted, 4, 0.25)
+    else:
+        poses = start.poses
+        nearest = finish_kinematical(start.scene, poses[0])
+        poses = [approach(start.scene, model, nearest, beams=_QUICK_BEAMS), *poses[1:]]
+    top = summit(start.scene, model, poses[0], beams=_QUICK_BEAMS)
+    explanations = [_explain(structure, s) for s in [top, *(_unclimbed(p) for p in poses[1:])]]
+    return StructureFit(tuple(explanations), start.scene)
+
+
+def _fit_at(starts: list[_Start], model: BlochModel) -> StructureFit:
     """The best fit over some centres of the direct beam."""
-    small = _is_small(tries[0][1].structure)
-    tries = sorted(tries, key=lambda t: -t[0])
-    likely = [t for t in tries if t[0] > _CENTRE_RIVAL * tries[0][0]][: 4 if small else 3]
-    starts = []
-    for _, there, sigma, found in likely:
-        scene = _scene(there, g_max, sigma)
-        poses = _polished(there, scene, found)
-        if poses:
-            starts.append((there, scene, poses))
-    if not starts:
-        return StructureFit((), _scene(tries[0][1], g_max, 1.0))
-    starts.sort(key=lambda s: -s[2][0].log_gain)
-    if not small and starts[0][2][0].log_gain < _HOPELESS * _spot_gain(starts[0][1]):
-        structure = starts[0][0].structure
-        hopeless = [_explain(structure, _unclimbed(p)) for p in starts[0][2]]
-        return StructureFit(tuple(hopeless), starts[0][1])
-    # two-beam gains cannot decide between centres in a thick crystal: climb what is near
-    fits = [
-        _climbed(there, scene, poses, model)
-        for there, scene, poses in starts
-        if poses[0].log_gain > 0.5 * starts[0][2][0].log_gain
-    ]
-    return max(fits, key=_merit)
+    hopeful = [s for s in starts if not _is_hopeless(s)]
+    if not hopeful:
+        structure = starts[0].task.structure
+        hopeless = [_explain(structure, _unclimbed(p)) for p in starts[0].poses]
+        return StructureFit(tuple(hopeless), starts[0].scene)
+    best: StructureFit | None = None
+    for start in hopeful:
+        # two-beam gains cannot decide between centres in a thick crystal: climb what is near
+        if start.worth < _WORTH_CLIMBING * hopeful[0].worth:
+            continue
+        fit = _climbed(start.task, start.scene, start.poses, model)
+        if best is None or _merit(fit) > _merit(best):
+            best = fit
+    return best or StructureFit((), hopeful[0].scene)
+
+
+def _looked_around(fit: StructureFit, model: BlochModel) -> StructureFit:
+    """The fit, or where it is doubtful a better one within a third of a degree of it."""
+    if not 0.0 < _quality_of(fit) < _DOUBTFUL:
+        return fit
+    structure, best = fit.explanations[0].structure, fit.explanations[0].summit
+    around = look_around(fit.scene, model, best.pose, most=6)
+    tops = [summit(fit.scene, model, p, beams=_TRIAL_BEAMS) for p in around]
+    tops = sorted(tops, key=lambda s: -s.pose.log_gain)[:2]
+    tops = [summit(fit.scene, model, s.pose, beams=_BEAMS) for s in tops]
+    more = [_explain(structure, s) for s in tops]
+    ranked = sorted([*more, *fit.explanations], key=lambda e: -e.summit.pose.log_gain)
+    return StructureFit(tuple(ranked), fit.scene)
+
+
+def _is_hopeless(start: _Start) -> bool:
+    """So little is explained that no better physics helps."""
+    return not _is_small(start.task.structure) and start.part < _HOPELESS
 
 
 def _spot_gain(scene: Scene) -> float:
@@ -222,10 +328,6 @@ def _climbed(task: Task, scene: Scene, poses: list[Pose], model: BlochModel) -> 
     worth = poses[:1] + [p for p in poses[1:] if _is_worth(p, poses[0])]
     summits = [summit(scene, model, p, beams=_BEAMS) for p in worth]
     summits.sort(key=lambda s: -s.pose.log_gain)
-    if _quality(summits[0]) < _DOUBTFUL:
-        around = look_around(scene, model, summits[0].pose, most=3)
-        summits += [summit(scene, model, p, beams=_BEAMS) for p in around]
-        summits.sort(key=lambda s: -s.pose.log_gain)
     rest = [_unclimbed(p) for p in poses[1:] if not _is_worth(p, poses[0])]
     explanations = [_explain(task.structure, s) for s in summits + rest]
     return StructureFit(tuple(explanations), scene)
@@ -266,7 +368,7 @@ def _unclimbed(pose: Pose) -> Summit:
 
 def _explain(structure: CrystalStructure, summit: Summit) -> Explanation:
     orientation, tilt, phi = nearest_member(structure, summit.pose.zone, summit.pose.orientation)
-    return Explanation(summit, tilt, phi, orientation)
+    return Explanation(summit, tilt, phi, orientation, structure)
 
 
 def _expected(task: Task, poses: list[Pose]) -> list[Pose]:
@@ -305,7 +407,7 @@ def _centres(task: Task) -> list[tuple[Task, float]]:
     if task.prior is not None and task.prior.centre_px is not None:
         return [(task, 0.5)]
     if spots.direct is not None:
-        return [(task, 0.3)] + [(_moved(task, i), 0.3) for i in spots.rivals]
+        return [(task, 0.03)] + [(_moved(task, i), 0.03) for i in spots.rivals]
     masked = spot_mask(task.pattern.shape, spots)
     lattice = fit_lattice(
         spots.x_px, spots.y_px, spots.counts, spots.centre_px, centre_is_node=False
@@ -365,6 +467,7 @@ def _scene(task: Task, g_max: float, sigma: float) -> Scene:
         length=np.linalg.norm(known.g[top], axis=1),
         coupling=known.strength[top] * (unit / wavenumber) ** 2,
         inv_A_per_px=task.inv_A_per_px,
+        scale_sigma=_READ_SCALE_SIGMA if task.match else _SCALE_SIGMA,
         centre_sigma_px=sigma,
         brightest=float(bragg.max(initial=5.0)),
     )
