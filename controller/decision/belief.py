@@ -60,6 +60,8 @@ class Target:
     """Tracking pictures in a row in which it was not found."""
     last_located: Located | None = None
     """The newest tracking picture in which it was found: the template for the next."""
+    radius_nm: float | None = None
+    """Of the largest circle within its outline, as first seen."""
     height: HeightFound | None = None
     height_attempts: int = 0
     fits: tuple[TiltFitted, ...] = ()
@@ -350,7 +352,15 @@ def _located(target: Target, event: Located) -> Target:
     if not event.found:
         return replace(target, misses=target.misses + 1)
     x_um, y_um = event.position_um
-    return replace(target, located=True, misses=0, last_located=event, x_um=x_um, y_um=y_um)
+    return replace(
+        target,
+        located=True,
+        misses=0,
+        last_located=event,
+        x_um=x_um,
+        y_um=y_um,
+        radius_nm=event.radius_nm or target.radius_nm,
+    )
 
 
 def _with(belief: Belief, target: Target) -> Belief:

@@ -35,8 +35,9 @@ from controller.record.events import (
 ALIKE_MRAD = 0.5
 """Two readings of one place that differ by no more agree, however sharp they say they are."""
 NEAR_DEG = 1.0
-SHARE_OF_RADIUS = 1.7
+SHARE_OF_RADIUS = 1.6
 """Beam diameter in usable radii of the crystal: its rim stays dark."""
+LEAST_RADIUS_NM = 60.0
 
 
 def started(belief: Belief) -> RunStarted:
@@ -88,8 +89,11 @@ def holder_frame(belief: Belief, target: Target) -> HolderFrame:
 
 
 def beam_diameter_nm(plan: RunPlan, target: Target) -> float:
-    """Of the parallel beam on this crystal."""
-    return min(plan.alignment.beam_diameter_nm, SHARE_OF_RADIUS * target.pick.radius_nm)
+    """Of the parallel beam on this crystal: within the rim, as far as that is known."""
+    radius_nm = target.pick.radius_nm
+    if target.radius_nm is not None:
+        radius_nm = min(radius_nm, max(target.radius_nm, LEAST_RADIUS_NM))
+    return min(plan.alignment.beam_diameter_nm, SHARE_OF_RADIUS * radius_nm)
 
 
 def is_doubtful(target: Target) -> bool:

@@ -12,7 +12,7 @@ MOVE_S = 6.0
 BYTES_PER_ELECTRON = 4
 PATTERNS_PER_TARGET = 3
 PICTURES_PER_TARGET = 5
-FINE_ELECTRONS = 25_000.0
+FINE_ELECTRONS = 10_000.0
 """On the crystal, of a pattern near the axis; `decision.dose_plan` decides case by case."""
 ILLUMINATED_NM = 200.0
 """Disc on a crystal of 300 nm; larger crystals take more electrons at the same fluence."""

@@ -179,6 +179,8 @@ class Located(Frozen):
     correlation: float
     found: bool
     recentred: bool
+    radius_nm: float | None = None
+    """Of the largest circle within its outline, where that was looked for."""
     reason: str = ""
 
 

@@ -15,12 +15,17 @@ from controller.decision.belief import Belief, Target
 from controller.decision.illumination import detector_for, image_optics
 from controller.decision.rig import Rig
 from controller.hardware.values import Mode, PartialPose, Purpose
+from controller.perception.outline import find_outline
 from controller.perception.tracking import locate_template, without_outliers
 from controller.perception.view import View
 from controller.record.events import HeightFound, Located
 
 SHIFT_SIGMA_UM = 0.010
 """How well the shift between two pictures at 8 electrons per pixel is known: one to two pixels."""
+WINDOW_MARGIN_NM = 150.0
+"""Around the picker's crystal, in which its outline is looked for."""
+LEAST_GAIN_NM = 15.0
+"""By how much farther from the rim the middle must lie than the picker's, to be taken."""
 TEMPLATE_FACTOR = 1.6
 """Half-width of the template in radii of the crystal: its outline is what is recognised."""
 
@@ -37,11 +42,32 @@ def locate(action: Locate, belief: Belief, rig: Rig) -> None:
     """Take a tracking picture, find the crystal, centre it."""
     target = belief.target(action.target)
     event = _look(target, rig)
+    if event.found and target.last_located is None:
+        event = _centred(event, target, rig)
     recentre = math.hypot(*event.offset_um) * 1e3 > rig.plan.tracking.recentre_above_nm
     if event.found and recentre:
         x_um, y_um = event.position_um
         rig.move(action.target, PartialPose(x_um=x_um, y_um=y_um))
     rig.emit(event.replace(recentred=event.found and recentre))
+
+
+def _centred(event: Located, target: Target, rig: Rig) -> Located:
+    """The first look at a crystal with its own middle, where the picker's lies nearer the rim."""
+    frame, view = rig.stored_frame(event.frame)
+    half_nm = max(target.pick.diameter_nm / 2, target.pick.radius_nm) + WINDOW_MARGIN_NM
+    near = view.pixel(*event.position_um)
+    outline = find_outline(frame.electrons, near, half_nm / view.pixel_size_nm)
+    if outline is None:
+        return event
+    radius_nm = outline.radius_px * view.pixel_size_nm
+    gained_nm = radius_nm - outline.clearance_px * view.pixel_size_nm
+    event = event.replace(radius_nm=radius_nm)
+    if gained_nm < LEAST_GAIN_NM:
+        return event
+    x_um, y_um = view.specimen_um(outline.x_px, outline.y_px)
+    return event.replace(
+        offset_um=(x_um - view.pose.x_um, y_um - view.pose.y_um), position_um=(x_um, y_um)
+    )
 
 
 def find_height(action: FindHeight, belief: Belief, rig: Rig) -> None:
