@@ -35,16 +35,18 @@ Kind = Literal["none", "mosaic", "bent", "second crystal"]
 _SPREADS_DEG = np.array([0.0, 0.05, 0.08, 0.12, 0.18, 0.27, 0.4, 0.6, 0.9])
 _THICKNESSES_A = np.array([150.0, 220.0, 320.0, 450.0, 620.0, 850.0, 1150.0])
 _DIRECTIONS = 8
+_NEIGHBOURS = ((1, 0), (0.5, 0.87), (-0.5, 0.87), (-1, 0), (-0.5, -0.87), (0.5, -0.87))
 _MODEL_ERROR = 0.6
-_SURE_GAIN, _LEAST_SPREAD_DEG = 12.0, 0.12
-_NEAR_ZONE_DEG = 0.2
+_SURE_GAIN, _LEAST_SPREAD_DEG = 14.0, 0.18
+_NEAR_ZONE_DEG = 0.6
 _SURE_GAIN_NEAR, _LEAST_SPREAD_NEAR_DEG = 40.0, 0.25
 """On the axis itself many beams are lit at once, and widen the zone as a spread would."""
 _STRONGEST = 0.5
 """Largest 50 nm in extinction lengths of the strongest reflection; beyond, nothing is told."""
 _SURE_BEND = 8.0
-_SECOND_SHARE = 0.25
+_SECOND_SHARE = 0.08
 _SECOND_SPOTS = 8
+_ON_NODE_PX = 1.8
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,9 @@ class Imperfection:
     """0 to 1 that there is a spread; below 0.5 it is not flagged."""
     bend_axis_deg: float | None
     """Direction about which a bent crystal turns, on the detector, modulo 180."""
-    unexplained_share: float
-    """Part of the counts in spots that the orientation does not explain."""
-    unexplained_spots: int
+    off_lattice_share: float
+    """Part of the counts in spots (each capped) that lie on no node near the sphere."""
+    off_lattice_spots: int
 
     @property
     def flagged(self) -> bool:
@@ -78,8 +80,8 @@ class Imperfection:
         """One line; empty where nothing is wrong."""
         if self.kind == "second crystal":
             return (
-                f"SECOND CRYSTAL? {self.unexplained_spots} spots with "
-                f"{100 * self.unexplained_share:.0f} % of the counts unexplained"
+                f"SECOND CRYSTAL? {self.off_lattice_spots} spots with "
+                f"{100 * self.off_lattice_share:.0f} % of the counts lie off the lattice"
             )
         if self.kind == "none":
             return ""
@@ -125,18 +127,22 @@ def find_imperfection(
     curve = np.concatenate([[perfect], bent_gain[way]]) if is_bend else round_gain
     at = int(best_bend) + 1 if is_bend else best
     spread = float(_SPREADS_DEG[at])
-    gain = float(curve[at] - perfect)
+    bend = bends[way] if is_bend else None
+    gain = 0.0
+    if at > 0:
+        eta = float(np.deg2rad(spread))
+        gain = nodes.best_gain(eta, bend) - nodes.best_gain(0.0, None)
     near = _SPREADS_DEG[curve > curve[at] - 2.0]
     sure, least = _SURE_GAIN, _LEAST_SPREAD_DEG
     if estimate.misorientation_deg < _NEAR_ZONE_DEG:
         sure, least = _SURE_GAIN_NEAR, _LEAST_SPREAD_NEAR_DEG
     told = nodes.strongest() < _STRONGEST
-    share, many = _unexplained(spots, estimate)
+    share, many = _off_lattice(spots, estimate, nodes)
     kind: Kind = "none"
-    if told and gain > sure and spread >= least:
-        kind = "bent" if is_bend else "mosaic"
-    elif told and share > _SECOND_SHARE and many >= _SECOND_SPOTS:
+    if told and share > _SECOND_SHARE and many >= _SECOND_SPOTS:
         kind = "second crystal"
+    elif told and gain > sure and spread >= least:
+        kind = "bent" if is_bend else "mosaic"
     return Imperfection(
         kind=kind,
         spread_deg=spread,
@@ -147,8 +153,8 @@ def find_imperfection(
         confidence=float(1.0 / (1.0 + np.exp(-(gain - sure) / 4.0))) if told else 0.0,
         # the bend lights along e; its axis is across
         bend_axis_deg=float((np.rad2deg(bends[way]) + 90.0) % 180.0) if kind == "bent" else None,
-        unexplained_share=share,
-        unexplained_spots=many,
+        off_lattice_share=share,
+        off_lattice_spots=many,
     )
 
 
@@ -170,8 +176,30 @@ class _Nodes:
         """How many extinction lengths of the strongest reflection 50 nm are."""
         return 500.0 * float(np.sqrt(self.coupling.max(initial=0.0)))
 
-    def gain(self, eta_rad: float, way_rad: float | None) -> float:
-        """Log-likelihood gain of a spread, at its best thickness."""
+    def best_gain(self, eta_rad: float, way_rad: float | None) -> float:
+        """The same, with the orientation free by some hundredths of a degree.
+
+        An error of the orientation shifts the excitation errors as a bend widens them.
+        """
+        offset = np.zeros(2)
+        best = self.gain(eta_rad, way_rad)
+        for step in np.deg2rad((0.06, 0.03)):
+            for _ in range(3):
+                trials = [offset + step * np.array(way) for way in _NEIGHBOURS]
+                gains = [self.gain(eta_rad, way_rad, trial) for trial in trials]
+                if max(gains) <= best:
+                    break
+                best, offset = max(gains), trials[int(np.argmax(gains))]
+        return best
+
+    def gain(self, eta_rad: float, way_rad: float | None, offset_rad: Array | None = None) -> float:
+        """Log-likelihood gain of a spread, at its best thickness.
+
+        ``offset_rad`` turns the crystal by this much about detector x and y.
+        """
+        s = self.s
+        if offset_rad is not None:
+            s = s - (offset_rad[0] * self.gy - offset_rad[1] * self.gx)
         arm = np.hypot(self.gx, self.gy)
         if way_rad is not None:
             arm = np.abs(self.gx * np.cos(way_rad) + self.gy * np.sin(way_rad))
@@ -180,7 +208,7 @@ class _Nodes:
             own2 = (0.37 / thickness) ** 2 + 0.3 * self.coupling
             width2 = own2 + (eta_rad * arm) ** 2
             x = self.coupling * (np.pi * thickness) ** 2
-            shape = x / (1 + x) * np.sqrt(own2 / width2) * _profile(self.s**2, own2, width2)
+            shape = x / (1 + x) * np.sqrt(own2 / width2) * _profile(s**2, own2, width2)
             _, value = best_scale(
                 self.n, self.b, self.f * shape, self.unknown, self.null, _MODEL_ERROR
             )
@@ -225,15 +253,20 @@ def _nodes(
     )
 
 
-def _unexplained(spots: Spots, estimate: TiltEstimate) -> tuple[float, int]:
-    """Share of the counts in rejected spots (the direct beam aside), and their number."""
-    rejected = estimate.marks.rejected_px
-    if len(rejected) == 0 or len(spots) == 0:
+def _off_lattice(spots: Spots, estimate: TiltEstimate, nodes: _Nodes) -> tuple[float, int]:
+    """Share of the counts in spots that no node comes near (the direct beam aside); their number.
+
+    A bent crystal lights nodes that should be dark; a second crystal lights places between them.
+    """
+    if len(spots) == 0 or len(nodes.gx) == 0:
         return 0.0, 0
-    found = np.stack([spots.x_px, spots.y_px], 1)
     centre = np.array([estimate.centre_x_px, estimate.centre_y_px])
+    places = centre + np.stack([nodes.gx, nodes.gy], 1) / estimate.inv_A_per_px
+    found = np.stack([spots.x_px, spots.y_px], 1)
     bragg = np.linalg.norm(found - centre, axis=1) > 4.0 * spots.sigma_px + 2.0
-    apart = np.linalg.norm(found[:, None] - rejected[None], axis=2).min(axis=1) < 1.5
+    reach = float(np.linalg.norm(places - centre, axis=1).max())
+    away = np.linalg.norm(found[:, None] - places[None], axis=2).min(axis=1)
+    off = bragg & (away > _ON_NODE_PX) & (np.linalg.norm(found - centre, axis=1) < reach)
     counts = np.minimum(spots.counts, 200.0)
     total = float(counts[bragg].sum())
-    return float(counts[bragg & apart].sum()) / max(total, 1.0), int((bragg & apart).sum())
+    return float(counts[off].sum()) / max(total, 1.0), int(off.sum())
