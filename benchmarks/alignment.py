@@ -76,6 +76,8 @@ class Conditions:
     abtem: bool = False
     bound: bool = False
     baselines: bool = False
+    at_most: int | None = None
+    """Patterns measured of those drawn."""
 
 
 def rows(
@@ -90,11 +92,16 @@ def rows(
 ) -> Iterator[Row]:
     """Draw, simulate and measure ``patterns`` per zone, tilt class and electron count."""
     how = conditions or Conditions()
-    for case in corpus(
-        patterns, seed, zones=zones, classes=classes, electrons=electrons, varied=how.varied,
-        absorbing=how.absorbing,
-    ):  # fmt: skip
-        yield measure_case(case, how, structure_free=structure_free)
+    cases = list(
+        corpus(
+            patterns, seed, zones=zones, classes=classes, electrons=electrons, varied=how.varied,
+            absorbing=how.absorbing,
+        )
+    )  # fmt: skip
+    # in random order: what was measured when somebody stops it is a fair sample
+    order = np.random.default_rng(seed).permutation(len(cases))
+    for i in order[: how.at_most]:
+        yield measure_case(cases[int(i)], how, structure_free=structure_free)
 
 
 def measure_case(case: Case, how: Conditions, *, structure_free: bool) -> Row:
@@ -206,12 +213,19 @@ def main() -> None:
     parser.add_argument("--source", choices=("own", "abtem"), default="own")
     parser.add_argument("--bound", action="store_true", help="Cramer-Rao bound of each pattern")
     parser.add_argument("--baselines", action="store_true", help="plain circle, template search")
+    parser.add_argument("--at-most", type=int, help="measure a random part of what is drawn")
     parser.add_argument("--out", type=Path, help="rows as JSON, or a folder with tables and plots")
     chosen = parser.parse_args()
     abtem = chosen.source == "abtem"
     zones = tuple(z for z in ZONES if chosen.only in (None, z[0]) and (not abtem or z[0] in SMALL))
     how = Conditions(
-        chosen.varied, chosen.absorbing, chosen.kinematical, abtem, chosen.bound, chosen.baselines
+        chosen.varied,
+        chosen.absorbing,
+        chosen.kinematical,
+        abtem,
+        chosen.bound,
+        chosen.baselines,
+        chosen.at_most,
     )
     folder = chosen.out if chosen.out and chosen.out.suffix != ".json" else None
     if folder:

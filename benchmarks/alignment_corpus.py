@@ -6,7 +6,7 @@ middle, halos of several shapes, beam stops, hot and dead pixels, round and disc
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -76,6 +76,10 @@ class Case:
     def beam_stop(self) -> bool:
         """Whether the direct beam is hidden."""
         return self.detector.beam_stop_px > 0
+
+    def with_electrons(self, electrons: float) -> "Case":
+        """The same case counted longer or shorter."""
+        return replace(self, electrons=electrons)
 
 
 @cache

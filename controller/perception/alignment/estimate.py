@@ -267,7 +267,7 @@ def _structure_free(
     tilt_x, tilt_y = posterior.tilt_mrad
     theta = float(np.hypot(tilt_x, tilt_y)) * 1e-3
     sigma = free_sigma_mrad(fit, wavenumber, inv_A_per_px)
-    reason = free_doubt(fit, hidden_beam=spots.direct is None)
+    reason = free_doubt(fit, electrons=pattern.electrons, hidden_beam=spots.direct is None)
     centre = fit.centre_px or lattice.origin_px
     azimuth = float(np.rad2deg(np.arctan2(lattice.basis_px[0, 1], lattice.basis_px[0, 0]))) % 180
     return replace(

@@ -2,7 +2,7 @@
 
 The circle is sampled at lattice nodes, g_1 apart, and moves by g_1/2K from one to the next: errors
 scale with that step beside the formal ones.  Factors and limits come from patterns of an
-independent simulator (``benchmarks/alignment_free_calibration.py``): fitted on one half, checked on
+independent simulator (``benchmarks/alignment.py --structure-free``): fitted on one half, checked on
 the other.
 """
 
@@ -12,9 +12,9 @@ from controller.perception.alignment.structure_free import StructureFreeFit
 
 FARTHEST_DEG = 3.5
 """Farther off the arc is too short for its radius; the direction is still good."""
-_FORMAL = 1.5
-_NODE_STEP = 0.5
-_FLOOR_MRAD = 0.35
+_FORMAL = 1.7
+_NODE_STEP = 0.55
+_FLOOR_MRAD = 0.45
 _PER_TILT = 0.01
 _WIDEST_FORMAL_DEG = 0.12
 _LEAST_GAP = 3.0
@@ -24,6 +24,8 @@ _LEAST_ORBITS = 1.5
 _LEAST_CONCENTRATION = 2.0
 _LEAST_SPOTS = 12
 _LEAST_LATTICE_SCORE = 40.0
+_SCORE_PER_DECADE = 30.0
+"""With more than 1e4 electrons a low-index zone near the beam shows many spots."""
 
 
 def free_sigma_mrad(fit: StructureFreeFit, wavenumber: float, inv_A_per_px: float) -> float:
@@ -41,7 +43,7 @@ def free_sigma_mrad(fit: StructureFreeFit, wavenumber: float, inv_A_per_px: floa
     return float(np.sqrt(sum(term**2 for term in terms)))
 
 
-def free_doubt(fit: StructureFreeFit, *, hidden_beam: bool) -> str:
+def free_doubt(fit: StructureFreeFit, *, electrons: float, hidden_beam: bool) -> str:
     """Why a fit is not to be acted on; empty where it is an answer."""
     posterior, lattice = fit.posterior, fit.lattice
     if posterior is None or lattice is None:
@@ -50,10 +52,12 @@ def free_doubt(fit: StructureFreeFit, *, hidden_beam: bool) -> str:
     formal_deg = float(np.rad2deg(posterior.sigma_mrad * 1e-3))
     if fit.centre_gap < (_LEAST_HIDDEN_GAP if hidden_beam else _LEAST_CENTRE_GAP):
         return "the direct beam may be on another node of the lattice; give its place"
-    if lattice.score < _LEAST_LATTICE_SCORE or len(lattice.used) < _LEAST_SPOTS:
+    decades = float(np.clip(np.log10(max(electrons, 1.0)) - 4.0, 0.0, 1.0))
+    needed = _LEAST_LATTICE_SCORE + _SCORE_PER_DECADE * decades
+    if lattice.score < needed or len(lattice.used) < _LEAST_SPOTS:
         return (
             f"{len(lattice.used)} spots (needed {_LEAST_SPOTS}) with a lattice score of "
-            f"{lattice.score:.0f} (needed {_LEAST_LATTICE_SCORE:.0f}): too few electrons, or no "
+            f"{lattice.score:.0f} (needed {needed:.0f}): too few electrons, or no "
             f"low-index zone near the beam"
         )
     if theta_deg > FARTHEST_DEG:
