@@ -29,6 +29,8 @@ MAX_AGE_DAYS: Mapping[Kind, float] = {"tilt-axes": 180.0, "camera": 30.0, "beam-
 MAX_SIGMAS = 3.0
 LARGEST_ELLIPTICITY = 0.02
 """Up to this the ellipse costs the aligner less than a hundredth of a degree near the zone."""
+GAIN_SYSTEMATIC = 0.02
+"""What the Laue centres of a small cell miss in proportion, beyond their own errors."""
 _CLOCK_SLACK = timedelta(minutes=10)
 
 Quantity = Literal[
@@ -157,6 +159,8 @@ def _age(entry: Entry, now: datetime, limit_days: float) -> list[Alarm]:
 
 
 def _range(entry: Entry) -> list[Alarm]:
+    if isinstance(entry, TiltAxesEntry):
+        return _drives(entry)
     if not isinstance(entry, CameraEntry) or entry.ellipticity <= LARGEST_ELLIPTICITY:
         return []
     return [
@@ -167,6 +171,26 @@ def _range(entry: Entry) -> list[Alarm]:
             "Correct the diffraction stigmators and measure again",
         )
     ]  # fmt: skip
+
+
+def _drives(entry: TiltAxesEntry) -> list[Alarm]:
+    """Drives whose reading is no angle."""
+    found = []
+    for name, gain, sigma in (
+        ("alpha", entry.alpha_gain, entry.alpha_gain_sigma),
+        ("beta", entry.beta_gain, entry.beta_gain_sigma),
+    ):
+        joint = float(np.hypot(sigma, GAIN_SYSTEMATIC))
+        if abs(gain - 1.0) > MAX_SIGMAS * joint:
+            found.append(
+                Alarm(
+                    "tilt-axes", "out-of-range", "major", gain, 1.0,
+                    f"{name} turns the crystal by {gain:.3f} ± {joint:.3f} deg per degree of its "
+                    f"reading (limit 1 ± {MAX_SIGMAS * joint:.2f})",
+                    "Have the goniometer calibrated; run `lodestem calibrate tilt-axes` again",
+                )
+            )  # fmt: skip
+    return found
 
 
 def _contradiction(entry: Entry, seen: Observed) -> Alarm | None:

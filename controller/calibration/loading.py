@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from controller.calibration.alarms import GAIN_SYSTEMATIC
 from controller.calibration.beam_tilt import column_matrix
 from controller.calibration.entries import (
     BeamTiltEntry,
@@ -41,15 +42,25 @@ def calibrated(
     axes = stored.latest("tilt-axes", conditions, instrument)
     if isinstance(axes, TiltAxesEntry):
         used.append(axes.origin)
+        prior = known.gain_sigma
+        alpha, _ = _joined(known.alpha_gain, prior, axes.alpha_gain, axes.alpha_gain_sigma)
+        beta, sigma = _joined(known.beta_gain, prior, axes.beta_gain, axes.beta_gain_sigma)
+        skew, skew_sigma = _joined(
+            known.axes_skew_deg,
+            known.axes_skew_sigma_deg,
+            axes.non_orthogonality_deg,
+            axes.non_orthogonality_sigma_deg,
+            floor=float(np.rad2deg(GAIN_SYSTEMATIC)),
+        )
         known = known.replace(
             tilt_axis_azimuth_deg=axes.azimuth_deg,
             diffraction_mirrored=axes.mirrored,
             azimuth_sigma_deg=axes.azimuth_sigma_deg,
-            alpha_gain=axes.alpha_gain,
-            beta_gain=axes.beta_gain,
-            gain_sigma=max(axes.alpha_gain_sigma, axes.beta_gain_sigma),
-            axes_skew_deg=axes.non_orthogonality_deg,
-            axes_skew_sigma_deg=axes.non_orthogonality_sigma_deg,
+            alpha_gain=alpha,
+            beta_gain=beta,
+            gain_sigma=sigma,
+            axes_skew_deg=skew,
+            axes_skew_sigma_deg=skew_sigma,
         )
     camera = stored.latest("camera", conditions, instrument)
     if isinstance(camera, CameraEntry):
@@ -68,7 +79,9 @@ def calibrated(
         turned = float(np.deg2rad(known.azimuth_sigma_deg))
         known = known.replace(
             beam_tilt_matrix=((rows[0][0], rows[0][1]), (rows[1][0], rows[1][1])),
-            beam_tilt_sigma=float(np.hypot(beam.true_tilt_sigma, turned)),
+            beam_tilt_sigma=float(
+                np.sqrt(beam.true_tilt_sigma**2 + turned**2 + GAIN_SYSTEMATIC**2)
+            ),
             diffraction_shift_px_per_mrad=beam.shift_px_per_mrad,
         )
     if not used:
@@ -77,6 +90,18 @@ def calibrated(
     return known.replace(
         date=newest.date.isoformat(), method="; ".join(origin.method for origin in used)
     )
+
+
+def _joined(
+    believed: float, sigma: float, measured: float, error: float, floor: float = GAIN_SYSTEMATIC
+) -> tuple[float, float]:
+    """Precision-weighted mean of what was believed and what was measured, and its sigma.
+
+    Drives are good to a fraction of a percent, patterns of a degree's tilt to some percent: a
+    measured gain may not throw a large tilt off.
+    """
+    own, new = 1.0 / max(sigma, 1e-9) ** 2, 1.0 / (error**2 + floor**2)
+    return (own * believed + new * measured) / (own + new), float(1.0 / np.sqrt(own + new))
 
 
 def calibrated_optics(optics: OpticsState, calibration: Calibration) -> OpticsState:

@@ -36,7 +36,7 @@ def origin(days_ago: float = 1.0, conditions: Conditions = AT_300, on: str = "sc
     )
 
 
-def axes(azimuth: float = -60.0, **about: float) -> TiltAxesEntry:
+def axes(azimuth: float = -60.0, beta_gain: float = 1.01, **about: float) -> TiltAxesEntry:
     return TiltAxesEntry(
         origin=origin(**about),
         azimuth_deg=azimuth,
@@ -44,7 +44,7 @@ def axes(azimuth: float = -60.0, **about: float) -> TiltAxesEntry:
         mirrored=False,
         alpha_gain=1.0,
         alpha_gain_sigma=0.005,
-        beta_gain=1.01,
+        beta_gain=beta_gain,
         beta_gain_sigma=0.005,
         non_orthogonality_deg=0.2,
         non_orthogonality_sigma_deg=0.3,
@@ -169,6 +169,7 @@ def test_fresh_results_that_agree_raise_no_alarm() -> None:
         ((axes(), camera(days_ago=-2), beam()), (), "future", "after now"),
         ((axes(), beam()), (), "missing", "camera was never measured"),
         ((axes(), camera(ellipticity=0.03), beam()), (), "out-of-range", "3.00 %"),
+        ((axes(beta_gain=1.1), camera(), beam()), (), "out-of-range", "beta turns the crystal"),
         (
             (axes(), camera(), beam()),
             (Observed("azimuth_deg", -57.0, 0.5),),
@@ -211,7 +212,7 @@ def test_what_is_stored_becomes_what_the_loop_believes() -> None:
     assert calibrated(base, stored(), AT_300) == base
     known = calibrated(base, stored(axes(), camera(), beam()), AT_300)
     assert known.tilt_axis_azimuth_deg == -60.0
-    assert known.beta_gain == 1.01
+    assert 1.0 < known.beta_gain < 1.001  # one degree of tilt does not overrule a drive
     assert known.image_rotation_deg == 37.0
     assert known.camera_constant_factor == pytest.approx(1.01)
     # the stored matrix is a turn by -60 deg in the detector: no turn at all in the column
