@@ -16,7 +16,7 @@ from controller.calibration.entries import (
     TiltAxesEntry,
 )
 from controller.calibration.recorded import Recorded, Recording
-from controller.calibration.rings import RingFit, Standard, fit_rings
+from controller.calibration.rings import RingFit, Standard, fit_rings, made_round
 from controller.calibration.tilt_axes import TiltReading, fit_tilt_axes
 from controller.perception.alignment import (
     CrystalStructure,
@@ -27,6 +27,7 @@ from controller.perception.alignment import (
 
 _FLOOR_MRAD = 0.4
 """What tilts of small, strongly scattering cells miss beyond their own error (radius of 68 %)."""
+_ROUND_ENOUGH = 0.003
 _AGREE_PX = 4.0
 """Well below the distance of two spots, above the walk of a badly descanned beam."""
 
@@ -45,6 +46,9 @@ class Crystal:
     """(x, y) of the direct beam where it is known, good to 2 px; else the patterns agree on it."""
     camera_constant_factor: float = 1.0
     """Calibrated over nominal camera constant, where it is known."""
+    ellipticity: float = 0.0
+    ellipse_azimuth_deg: float = 0.0
+    """Of the camera, where they are known; the patterns are made round before they are read."""
 
 
 def calibrate_tilt_axes(
@@ -165,8 +169,11 @@ def _agreed_centre(estimates: list[TiltEstimate]) -> tuple[float, float]:
 
 
 def _estimate(p: Recorded, crystal: Crystal, centre_px: tuple[float, float] | None) -> TiltEstimate:
+    counts = np.nan_to_num(p.counts)
+    if centre_px is not None and crystal.ellipticity > _ROUND_ENOUGH:
+        counts = made_round(counts, centre_px, crystal.ellipticity, crystal.ellipse_azimuth_deg)
     return estimate_tilt(
-        np.nan_to_num(p.counts),
+        counts,
         energy_keV=p.energy_keV,
         inv_A_per_px=p.inv_A_per_px * crystal.camera_constant_factor,
         structure=crystal.structure,

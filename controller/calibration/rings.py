@@ -120,6 +120,21 @@ def correct_ellipse(fit_ellipticity: float, azimuth_deg: float) -> Array:
     return np.asarray(axes @ np.diag([1.0 / root, root]) @ axes.T, dtype=float)
 
 
+def made_round(
+    counts: Array, centre_px: tuple[float, float], ellipticity: float, azimuth_deg: float
+) -> Array:
+    """A pattern resampled as a camera without the ellipse would show it, (row, col).
+
+    Linear interpolation: for bright patterns, whose counting statistics matter little.
+    """
+    back = np.linalg.inv(correct_ellipse(ellipticity, azimuth_deg))
+    rows, cols = np.indices(counts.shape)
+    arm = np.stack([cols - centre_px[0], rows - centre_px[1]]).reshape(2, -1)
+    x, y = back @ arm + np.array(centre_px)[:, None]
+    places = np.stack([y.reshape(counts.shape), x.reshape(counts.shape)])
+    return np.asarray(ndimage.map_coordinates(counts, places, order=1), dtype=float)
+
+
 @dataclass(frozen=True)
 class _Model:
     centre: Array

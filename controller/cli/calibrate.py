@@ -163,7 +163,14 @@ def _measurer(
         camera = before.latest("camera", recording.patterns[0].conditions)
         crystal = procedures.Crystal(known, uvw)
         if isinstance(camera, CameraEntry):
-            crystal = procedures.Crystal(known, uvw, camera.centre_px, camera.factor)
+            crystal = procedures.Crystal(
+                known,
+                uvw,
+                camera.centre_px,
+                camera.factor,
+                camera.ellipticity,
+                camera.ellipse_azimuth_deg,
+            )
         if kind == "beam-tilt":
             return procedures.calibrate_beam_tilt(recording, crystal, now)
         return procedures.calibrate_tilt_axes(

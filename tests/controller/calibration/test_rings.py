@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from controller.calibration.rings import RingError, RingFit, correct_ellipse, fit_rings
+from controller.calibration.rings import RingError, RingFit, correct_ellipse, fit_rings, made_round
 from controller.calibration.standards import gold, standard_from
 from sim_microscope.gold import GoldInBeam, gold_pattern
 from sim_microscope.scattering.diffraction import DiffractionCamera
@@ -81,6 +81,16 @@ def test_the_ellipse_is_undone_by_its_correction() -> None:
     root = np.sqrt(1.025)
     assert np.linalg.norm(undo @ long * root) == pytest.approx(1.0, abs=1e-3)
     assert np.linalg.norm(undo @ short / root) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_pattern_made_round_has_round_rings_of_the_same_size() -> None:
+    image = rings(5, ellipticity=0.03, azimuth_deg=60, scale=1.0)
+    fit = fit_rings(image, gold(), inv_A_per_px=NOMINAL)
+    resampled = made_round(image, fit.centre_px, fit.ellipticity, fit.azimuth_deg)
+    again = fit_rings(resampled, gold(), inv_A_per_px=NOMINAL)
+    assert again.ellipticity < 0.002
+    assert again.inv_A_per_px == pytest.approx(fit.inv_A_per_px, rel=1e-3)
+    assert resampled.sum() == pytest.approx(image.sum(), rel=0.02)
 
 
 @pytest.mark.parametrize("case", ["noise", "blank", "few", "small"])
