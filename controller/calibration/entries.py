@@ -6,14 +6,16 @@ Angles in degrees, positive from +x (column) towards +y (row) of the detector.  
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AwareDatetime, Field
 
-from controller.calibration.beam_tilt import BeamTilt
-from controller.calibration.rings import RingFit
-from controller.calibration.tilt_axes import TiltAxes
 from controller.hardware.values import Finite, Frozen, Mode, NonNegative, OpticsState, Positive
+
+if TYPE_CHECKING:  # the estimators need scipy, the values do not
+    from controller.calibration.beam_tilt import BeamTilt
+    from controller.calibration.rings import RingFit
+    from controller.calibration.tilt_axes import TiltAxes
 
 Kind = Literal["tilt-axes", "camera", "beam-tilt"]
 KINDS: tuple[Kind, ...] = ("tilt-axes", "camera", "beam-tilt")

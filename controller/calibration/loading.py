@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from controller.calibration.alarms import GAIN_SYSTEMATIC
-from controller.calibration.beam_tilt import column_matrix
 from controller.calibration.entries import (
     BeamTiltEntry,
     CameraEntry,
@@ -75,7 +74,8 @@ def calibrated(
     if isinstance(beam, BeamTiltEntry):
         used.append(beam.origin)
         frame = HolderFrame(known.tilt_axis_azimuth_deg, known.diffraction_mirrored)
-        rows = column_matrix(beam.true_tilt, frame).tolist()
+        # out of the detector's frame into the column's
+        rows = (frame.stage_from_detector()[:2, :2] @ np.array(beam.true_tilt)).tolist()
         turned = float(np.deg2rad(known.azimuth_sigma_deg))
         known = known.replace(
             beam_tilt_matrix=((rows[0][0], rows[0][1]), (rows[1][0], rows[1][1])),

@@ -367,7 +367,7 @@ def _write(figure: "Figure", estimate: TiltEstimate, words: Caption) -> None:
         )
     figure.text(
         0.695, 0.858, "\n".join(_facts(estimate, words)), color=_INK, fontsize=9.3, va="top",
-        family="monospace", linespacing=1.34,
+        family="monospace", linespacing=1.27,
     )  # fmt: skip
 
 
