@@ -53,7 +53,7 @@ def test_a_mistake_is_answered_with_key_value_and_remedy(
 
 
 def test_an_unknown_name_lists_what_there_is() -> None:
-    with pytest.raises(ScenarioError, match="no scenario is called 'typicle'; there are .*easy"):
+    with pytest.raises(ScenarioError, match=r"no scenario is called 'typicle'; there are .*easy"):
         load_scenario("typicle")
 
 
