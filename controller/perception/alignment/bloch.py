@@ -24,6 +24,8 @@ Complex = NDArray[np.complex128]
 
 _FINE_A = np.arange(80.0, 1721.0, 20.0)
 _MOST_WEAK = 200
+_WEAK = 1e-6
+"""Coupling is lowered by this where scattering is to be kinematical; intensities scale with it."""
 
 THICKNESSES_A = np.arange(120.0, 1501.0, 40.0)
 """Thicknesses at which intensities are given."""
@@ -109,9 +111,20 @@ def intensities(
     q = (model.potential[beams.weak] / model.wavenumber) ** 2
     weak = np.empty((len(q), len(THICKNESSES_A)))
     if len(q):
-        _fill_two_beam(s[m:], q, THICKNESSES_A, weak)
+        _fill_two_beam(s[m:], q, THICKNESSES_A, THICKNESS_SPREAD, weak)
     weak = np.tile(weak, (1, len(SPREADS)))
     return np.concatenate([strong, weak]), gx, gy
+
+
+def relrods(model: BlochModel, beams: BeamSet, orientation: Array) -> tuple[Array, Array, Array]:
+    """The same without dynamical scattering: every beam alone, and weakly."""
+    rows = np.concatenate([beams.strong, beams.weak])
+    gx, gy, s = excitation(model.g[rows], orientation, model.wavenumber)
+    q = (model.potential[rows] / model.wavenumber) ** 2
+    out = np.empty((len(SPREADS), len(q), len(THICKNESSES_A)))
+    for k, spread in enumerate(SPREADS):
+        _fill_two_beam(s, _WEAK * q, THICKNESSES_A, spread, out[k])
+    return np.concatenate(list(out), axis=1) / _WEAK, gx, gy
 
 
 @cache
@@ -124,9 +137,11 @@ def _thickness_average() -> Array:
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _fill_two_beam(s: Array, coupling: Array, thicknesses: Array, out: Array) -> None:
+def _fill_two_beam(
+    s: Array, coupling: Array, thicknesses: Array, spread: float, out: Array
+) -> None:
     for k in range(thicknesses.shape[0]):
-        out[:, k] = two_beam(s, coupling, thicknesses[k], THICKNESS_SPREAD)
+        out[:, k] = two_beam(s, coupling, thicknesses[k], spread)
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]

@@ -1,8 +1,9 @@
 """From the curvature of a likelihood to an error that is true.
 
-Formal errors are too small: the model is not exact.  The calibrated radius is
-sqrt((a r)^2 + floor^2 + (b theta)^2), with r the formal radius; a, floor and b come from
-simulations by an independent route (``benchmarks/alignment_calibration.py``).
+Formal errors are too small: the model is not exact.  The calibrated radius adds in squares the
+formal one times a factor, a floor, a part of the tilt, a part that grows with how strongly
+dynamical the crystal is, and the distance of rival tops.  The constants come from simulations by an
+independent route (``benchmarks/alignment_calibration.py``).
 """
 
 import numpy as np
@@ -12,9 +13,12 @@ from controller.perception.alignment.result import Effort
 
 Array = NDArray[np.float64]
 
-FACTOR = 1.2
-FLOOR_MRAD = 0.15
-PER_TILT = 0.003
+_COEFFICIENTS: dict[Effort, tuple[float, float, float, float]] = {
+    "full": (1.6, 0.06, 0.002, 0.2),
+    "first": (2.5, 0.06, 0.003, 0.3),
+}
+"""Factor of the formal radius, floor in mrad, part of the tilt, mrad per unit of opacity."""
+_PER_SPREAD = 2.0
 
 
 def formal_radius(covariance: Array) -> float:
@@ -29,12 +33,36 @@ def formal_radius(covariance: Array) -> float:
 
 
 def calibrated_sigma_mrad(
-    covariance_rad2: Array, theta_rad: float, quality: float, *, effort: Effort = "full"
+    covariance_rad2: Array,
+    *,
+    theta_rad: float,
+    opacity: float,
+    spread_mrad: float,
+    effort: Effort = "full",
 ) -> float:
-    """Radius of 68.3 % in mrad for an answer of the structure-known mode."""
+    """Radius of 68.3 % in mrad for an answer of the structure-known mode.
+
+    Parameters
+    ----------
+    covariance_rad2
+        Inverse Fisher information of the tilt, (2, 2).
+    theta_rad
+        Size of the tilt.
+    opacity
+        Thickness over the shortest extinction length.
+    spread_mrad
+        Distance of rival tops from the answer, weighted by how likely they are.
+    effort
+        First answers are less exact.
+    """
     formal = 1e3 * formal_radius(covariance_rad2)
-    del quality
-    factor = FACTOR if effort == "full" else 2 * FACTOR
+    factor, floor, per_tilt, per_opacity = _COEFFICIENTS[effort]
     return float(
-        np.sqrt((factor * formal) ** 2 + FLOOR_MRAD**2 + (1e3 * PER_TILT * theta_rad) ** 2)
+        np.sqrt(
+            (factor * formal) ** 2
+            + floor**2
+            + (1e3 * per_tilt * theta_rad) ** 2
+            + (per_opacity * opacity) ** 2
+            + (_PER_SPREAD * spread_mrad) ** 2
+        )
     )

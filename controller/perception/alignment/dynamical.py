@@ -1,5 +1,8 @@
 """The last step near the optimum: Bloch-wave intensities against counted ones.
 
+Thin or light crystals scatter kinematically: plain relrods are fitted beside, and the likelihood
+chooses.
+
 The kinematical optimum lies 0.05-0.2 deg beside the truth near a zone axis, the more the thicker
 the crystal.  From there the tilt climbs the likelihood of Bloch intensities, all thicknesses at
 every tilt: first by compass search, then by Gauss-Newton steps (Fisher scoring) over tilt,
@@ -19,6 +22,7 @@ from controller.perception.alignment.bloch import (
     BeamSet,
     BlochModel,
     intensities,
+    relrods,
     select_beams,
 )
 from controller.perception.alignment.geometry import rotation_from_vector
@@ -34,6 +38,8 @@ Array = NDArray[np.float64]
 
 MODEL_ERROR = 0.12
 """Relative error of a Bloch intensity: structure factors, thickness profile, absorption."""
+_MODEL_ERRORS = (0.03, 0.06, MODEL_ERROR, 0.24)
+"""At the top the likelihood chooses: a good crystal is told more sharply than a poor one."""
 
 
 _GRID = 2.0e-5
@@ -56,15 +62,16 @@ class Summit:
     pose: Pose
     covariance: Array
     """Of the tilt (x, y) in rad^2, (2, 2): inverse Fisher information, thickness and scale free."""
-    inverted: bool
+    model_error: float
+    """Relative error of the intensities at which the pattern is likeliest."""
     node_px: Array
     """Nodes of the model, (n, 2)."""
     expected: Array
     """Electrons predicted in each aperture, (n,)."""
     counted: Array
     """Electrons above background counted there, (n,)."""
-    attainable: float
-    """Gain of a model that predicted every one of these nodes exactly."""
+    quality: float
+    """Gain as part of that of a model that predicted every one of these nodes exactly."""
 
 
 def scout(scene: Scene, model: BlochModel, pose: Pose) -> Pose:
@@ -125,22 +132,28 @@ def summit(scene: Scene, model: BlochModel, pose: Pose, *, beams: int) -> Summit
         How many beams are coupled.
     """
     hills = []
-    for inverted in (False, True) if not _is_real(model) else (False,):
-        hill = _Hill(scene, model, pose, beams, inverted=inverted)
+    settings = [(False, False), (False, True)]
+    if not _is_real(model):
+        settings.append((True, False))
+    for inverted, kinematical in settings:
+        hill = _Hill(scene, model, pose, beams, inverted=inverted, kinematical=kinematical)
         for column in hill.thickness_starts():
             hill.column, hill.top = column, -np.inf
             hill.seen.clear()
-            centre, covariance = hill.newton()
-            hills.append((*hill.gain(centre), inverted, hill, centre, covariance))
-    gain, thickness, inverted, hill, centre, covariance = max(hills, key=lambda item: item[0])
+            hill.model_error = MODEL_ERROR
+            centre, _ = hill.newton(np.zeros(2))
+            hill.choose_model_error(centre)
+            centre, covariance = hill.newton(centre)
+            hills.append((*hill.gain(centre), hill.model_error, hill, centre, covariance))
+    gain, thickness, model_error, hill, centre, covariance = max(hills, key=lambda item: item[0])
     turned = pose.rotated(np.array([centre[0], centre[1], 0.0]))
     final = replace(turned, log_gain=gain, thickness_A=thickness)
     hill.column = int(np.searchsorted(THICKNESSES_A, thickness)) + len(THICKNESSES_A)
-    node_px, expected, counted, attainable = hill.look(centre)
+    node_px, expected, counted, quality = hill.look(centre)
     # a rotation about (x, y) moves the zone axis by (y, -x): covariance in tilt components
     swap = np.array([[0.0, 1.0], [-1.0, 0.0]])
     return Summit(
-        final, swap @ covariance @ swap.T, inverted, node_px, expected, counted, attainable
+        final, swap @ covariance @ swap.T, model_error, node_px, expected, counted, quality
     )
 
 
@@ -160,10 +173,12 @@ class _Hill:
         beams: int,
         *,
         inverted: bool,
+        kinematical: bool = False,
         model_error: float = MODEL_ERROR,
     ) -> None:
         self.scene, self.model, self.pose = scene, model, pose
         self.count, self.inverted, self.model_error = beams, inverted, model_error
+        self.predict = relrods if kinematical else intensities
         self.beams: BeamSet = select_beams(model, pose.orientation, beams, inverted=inverted)
         self.chosen = np.zeros(2)
         self.seen: dict[tuple[int, int], tuple[float, int]] = {}
@@ -201,7 +216,7 @@ class _Hill:
     def _read(self, offset: Array) -> "_Look":
         turn = rotation_from_vector(np.array([offset[0], offset[1], 0.0]))
         orientation = turn @ self.pose.orientation
-        intensity, gx, gy = intensities(self.model, self.beams, orientation)
+        intensity, gx, gy = self.predict(self.model, self.beams, orientation)
         plate, scale = self.scene.plate, self.pose.inv_A_per_px
         x = self.pose.centre_px[0] + gx / scale
         y = self.pose.centre_px[1] + gy / scale
@@ -259,9 +274,22 @@ class _Hill:
         others = np.flatnonzero(peak)
         return [n + best] + [n + int(k) for k in others[np.argsort(-gains[others])][:1]]
 
-    def newton(self) -> tuple[Array, Array]:
+    def choose_model_error(self, centre: Array) -> None:
+        """Take the relative model error at which the counts are likeliest, from here on."""
+        look = self._read(centre)
+        columns = self._columns()
+        gains = [
+            best_thickness(
+                look.n, look.b, look.f, look.intensity[:, columns], error, self.scene.brightest
+            )[0]
+            for error in _MODEL_ERRORS
+        ]
+        self.model_error = _MODEL_ERRORS[int(np.argmax(gains))]
+        self.top = -np.inf
+        self.seen.clear()
+
+    def newton(self, centre: Array) -> tuple[Array, Array]:
         """The top by Fisher scoring, and the covariance of the tilt there in rad^2, (2, 2)."""
-        centre = np.zeros(2)
         step, covariance = self._scored(centre)
         for _ in range(_MOST_STEPS):
             here = self.gain(centre)[0]
@@ -310,16 +338,18 @@ class _Hill:
         return step, np.asarray(inverse[:2, :2], dtype=float)
 
     def look(self, offset: Array) -> tuple[Array, Array, Array, float]:
-        """Nodes with predicted and counted electrons at an offset, and the attainable gain."""
+        """Nodes with predicted and counted electrons at an offset, and the quality of the fit."""
         look = self._read(offset)
+        self.model_error = MODEL_ERROR
         _, column = self._best(look)
         unknown, null = null_likelihood(look.n, look.b, self.scene.brightest)
         shape = look.f * look.intensity[:, column]
         excess = look.n - look.b
-        scale, _ = best_scale(look.n, look.b, shape, unknown, null, MODEL_ERROR)
+        scale, here = best_scale(look.n, look.b, shape, unknown, null, MODEL_ERROR)
         seen = look.f > 0
         perfect = gain(look.n, look.b, np.maximum(excess, 0.0), unknown, null, MODEL_ERROR)
-        return look.place[seen], scale * shape[seen], excess[seen], float(perfect)
+        quality = float(here) / max(float(perfect), 1.0)
+        return look.place[seen], scale * shape[seen], excess[seen], quality
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import ThreadpoolController
 
 from controller.perception.alignment.calibration import calibrated_sigma_mrad, formal_radius
-from controller.perception.alignment.dynamical import Summit
 from controller.perception.alignment.free_answer import free_doubt, free_sigma_mrad
 from controller.perception.alignment.optics import wavenumber_inv_A
 from controller.perception.alignment.pattern import Pattern, check_pattern, is_saturated
@@ -27,9 +26,12 @@ from controller.perception.alignment.structure import CrystalStructure
 from controller.perception.alignment.structure_free import fit_structure_free
 from controller.perception.alignment.structure_known import (
     REACH_DEG,
+    Explanation,
     StructureFit,
     Task,
+    explained_spots,
     fit_structure,
+    opacity,
 )
 
 Array = NDArray[np.float64]
@@ -40,6 +42,10 @@ _LEAST_GAP = 5.0
 _LEAST_EXPLAINED = 0.55
 _LEAST_QUALITY = 0.3
 _RIVAL_MRAD = 5.0
+_SAME_TOP_MRAD = 0.3
+_SPREAD_SCALE = 4.0
+"""Log-likelihood behind the best at which another top counts e times less: model error is in it."""
+_SPREAD_REACH = 16.0
 
 
 def estimate_tilt(
@@ -99,7 +105,8 @@ def estimate_tilt(
     spots = find_spots(checked, beam_stop=beam_stop, centre_px=centre)
     reason = _spotless(spots, structure is not None)
     if reason:
-        return _finish(_no_answer(reason, mode, checked, inv_A_per_px, spots), started)
+        blank = _no_answer(reason, mode, checked, inv_A_per_px, spots)
+        return _finish(replace(blank, further_electrons=3.0 * checked.electrons), started)
     if structure is not None and target_zone_uvw is not None:
         task = Task(checked, spots, structure, target_zone_uvw, energy_keV, inv_A_per_px, prior)
         # matrices of a hundred rows: several BLAS threads only wait for each other
@@ -165,7 +172,7 @@ def _judged(task: Task, fit: StructureFit, *, effort: Effort) -> TiltEstimate:
         return replace(blank, reason="no orientation of the structure explains any spot")
     best = fit.explanations[0]
     summit, pose = best.summit, best.summit.pose
-    used, explained = _explained_spots(task.spots, summit)
+    used, explained = explained_spots(task.spots, summit)
     rivals = [
         e
         for e in fit.explanations[1:]
@@ -174,17 +181,25 @@ def _judged(task: Task, fit: StructureFit, *, effort: Effort) -> TiltEstimate:
     ]
     gap = pose.log_gain - max((e.summit.pose.log_gain for e in rivals), default=0.0)
     theta = float(np.hypot(*best.tilt_mrad)) * 1e-3
-    quality = pose.log_gain / max(summit.attainable, 1.0)
-    reason = _doubt(pose.log_gain, gap, explained, quality) or _too_far(theta)
+    quality = summit.quality
+    wanted = _further_electrons(task.pattern.electrons, pose.log_gain, gap)
+    reason = _doubt(pose.log_gain, gap, explained, quality, wanted) or _too_far(theta)
     found = np.stack([task.spots.x_px, task.spots.y_px], 1)
     dark = (summit.expected < 1.0) & (summit.counted < 3.0)
     return replace(
         blank,
         tilt_x_mrad=best.tilt_mrad[0],
         tilt_y_mrad=best.tilt_mrad[1],
-        sigma_mrad=calibrated_sigma_mrad(summit.covariance, theta, quality, effort=effort),
+        sigma_mrad=calibrated_sigma_mrad(
+            summit.covariance,
+            theta_rad=theta,
+            opacity=opacity(fit.scene, pose),
+            spread_mrad=_spread_mrad(fit.explanations),
+            effort=effort,
+        ),
         answered=not reason,
         reason=reason,
+        further_electrons=wanted if reason else None,
         centre_x_px=pose.centre_px[0],
         centre_y_px=pose.centre_px[1],
         inv_A_per_px=pose.inv_A_per_px,
@@ -203,7 +218,23 @@ def _judged(task: Task, fit: StructureFit, *, effort: Effort) -> TiltEstimate:
     )
 
 
-def _doubt(gain: float, gap: float, explained: float, quality: float) -> str:
+def _spread_mrad(explanations: tuple[Explanation, ...]) -> float:
+    """How far other tops lie from the best, weighted by how likely they still are."""
+    best = explanations[0]
+    places, weights = [np.array(best.tilt_mrad)], [1.0]
+    for other in explanations[1:]:
+        behind = best.summit.pose.log_gain - other.summit.pose.log_gain
+        place = np.array(other.tilt_mrad)
+        apart = min(float(np.hypot(*(place - p))) for p in places)
+        if behind < _SPREAD_REACH and apart > _SAME_TOP_MRAD:
+            places.append(place)
+            weights.append(float(np.exp(-max(behind, 0.0) / _SPREAD_SCALE)))
+    off = np.array([np.hypot(*(p - places[0])) for p in places])
+    off = np.minimum(off, _RIVAL_MRAD)
+    return float(np.sqrt((np.array(weights) * off**2).sum() / sum(weights)))
+
+
+def _doubt(gain: float, gap: float, explained: float, quality: float, wanted: float | None) -> str:
     """Why the best explanation is not to be acted on; empty if it is."""
     if not gain >= _LEAST_GAIN:
         return (
@@ -219,7 +250,7 @@ def _doubt(gain: float, gap: float, explained: float, quality: float) -> str:
     if not gap >= _LEAST_GAP:
         return (
             f"another orientation explains the pattern nearly as well (gap {gap:.1f} in "
-            f"log-likelihood, needed {_LEAST_GAP:.0f}); more electrons would tell"
+            f"log-likelihood, needed {_LEAST_GAP:.0f}); {wanted or 0:.1e} more electrons would tell"
         )
     if not quality >= _LEAST_QUALITY:
         return (
@@ -230,30 +261,21 @@ def _doubt(gain: float, gap: float, explained: float, quality: float) -> str:
     return ""
 
 
+def _further_electrons(electrons: float, gain: float, gap: float) -> float | None:
+    """How many more electrons would settle it; None where more would not help.
+
+    Gains grow with the number of electrons, and so does the gap between two orientations.
+    """
+    short = max(_LEAST_GAIN / max(gain, 1.0), _LEAST_GAP / max(gap, 0.5))
+    if short <= 1.0:
+        return None
+    return electrons * float(np.clip(1.3 * short - 1.0, 0.5, 9.0))
+
+
 def _too_far(theta: float) -> str:
     if theta > np.deg2rad(REACH_DEG + 1.0):
         return f"the nearest zone of the family is {np.rad2deg(theta):.1f} deg away"
     return ""
-
-
-def _explained_spots(spots: Spots, summit: Summit) -> tuple[NDArray[np.bool_], float]:
-    """Which spots lie on a node that should be lit, and their part of the (capped) counts."""
-    lit = summit.expected > 0.15 * np.maximum(summit.counted, 0.0)
-    lit &= summit.expected > 0.3
-    used = np.zeros(len(spots), dtype=bool)
-    if lit.any():
-        at = summit.node_px[lit]
-        distance = np.hypot(
-            spots.x_px[:, None] - at[None, :, 0], spots.y_px[:, None] - at[None, :, 1]
-        )
-        used = distance.min(axis=1) < 2.0
-    weight = np.minimum(spots.counts, 60.0)
-    near_direct = np.hypot(
-        spots.x_px - summit.pose.centre_px[0], spots.y_px - summit.pose.centre_px[1]
-    )
-    weight = np.where(near_direct < 4.0 * spots.sigma_px + 2.0, 0.0, weight)
-    used |= near_direct < 2.0
-    return used, float(weight[used].sum() / max(float(weight.sum()), 1e-9))
 
 
 def _structure_free(

@@ -21,6 +21,7 @@ class TiltPrior:
     tilt_sigma_mrad: float = 20.0
     """One-axis standard deviation of the expected tilt."""
     in_plane_rotation_deg: float | None = None
+    """As an earlier estimate gave it; taken modulo the symmetry of the zone."""
     in_plane_rotation_sigma_deg: float = 2.0
     centre_px: tuple[float, float] | None = None
     """(x, y) of the direct beam."""
@@ -101,6 +102,8 @@ class TiltEstimate:
     """That gain as part of what exact predictions at the same nodes would gain."""
     formal_sigma_mrad: float = float("nan")
     """The error from the curvature alone, before calibration: for those who calibrate."""
+    further_electrons: float | None = None
+    """Without an answer: how many more electrons would settle it; None where more would not."""
     first: FirstAnswer | None = None
     """The first answer on the way to this one; structure known only."""
 
@@ -121,6 +124,7 @@ class TiltEstimate:
         record["answered"] = self.answered
         record["reason"] = self.reason
         record["mode"] = self.mode
+        record["further_electrons"] = self.further_electrons
         record["spots_used"] = len(self.marks.used_px)
         record["spots_rejected"] = len(self.marks.rejected_px)
         record["alternatives"] = [

@@ -74,6 +74,9 @@ _CONVINCING = 0.5
 _PASSABLE = 0.38
 """The same once the next likely ones were tried."""
 _WORTH_CLIMBING = 0.3
+_LEAST_QUALITY = 0.33
+_MOSTLY_EXPLAINED = 0.6
+"""Part of the spots that lie on lit nodes at which the centre is right, whatever the quality."""
 _DOUBTFUL = 0.5
 """Part of the attainable gain below which the surroundings of the best are looked over."""
 _COUPLING_REACH_INV_A = 2.2
@@ -144,7 +147,7 @@ def fit_structure(task: Task, *, first: Callable[[StructureFit], bool]) -> Struc
         fit = _looked_around(_fit_at(starts, model), model)
         if best is None or _merit(fit) > _merit(best):
             best = fit
-        if _quality_of(best) > enough:
+        if _quality_of(best) > enough or _is_explained(best):
             break
     return best or StructureFit((), _scene(task, g_max, 1.0))
 
@@ -221,11 +224,20 @@ def _quality_of(fit: StructureFit) -> float:
     return _quality(fit.explanations[0].summit) if fit.explanations else 0.0
 
 
+def _is_explained(fit: StructureFit) -> bool:
+    """Whether the spots lie where they should, however well their intensities are predicted.
+
+    At high doses the model, not the counting, limits the quality.
+    """
+    if _quality_of(fit) < _LEAST_QUALITY:
+        return False
+    _, part = explained_spots(fit.scene.spots, fit.explanations[0].summit)
+    return part > _MOSTLY_EXPLAINED
+
+
 def _quality(top: Summit) -> float:
     """Gain as part of the attainable; zero where it was not climbed."""
-    if not np.isfinite(top.attainable):
-        return 0.0
-    return top.pose.log_gain / max(top.attainable, 1.0)
+    return top.quality if np.isfinite(top.quality) else 0.0
 
 
 def _quick(start: _Start, model: BlochModel) -> StructureFit:
@@ -262,11 +274,18 @@ def _fit_at(starts: list[_Start], model: BlochModel) -> StructureFit:
 
 
 def _looked_around(fit: StructureFit, model: BlochModel) -> StructureFit:
-    """The fit, or where it is doubtful a better one within a third of a degree of it."""
-    if not 0.0 < _quality_of(fit) < _DOUBTFUL:
+    """The fit, or where it is doubtful a better one within a third of a degree of it.
+
+    A small cell shows few spots, and several tilts explain their intensities nearly as well.
+    """
+    quality = _quality_of(fit)
+    if quality == 0.0:
         return fit
     structure, best = fit.explanations[0].structure, fit.explanations[0].summit
-    around = look_around(fit.scene, model, best.pose, most=6)
+    if quality > _DOUBTFUL and not _is_small(structure):
+        return fit
+    most = 6 if _is_small(structure) else 3
+    around = look_around(fit.scene, model, best.pose, most=most)
     tops = [summit(fit.scene, model, p, beams=_TRIAL_BEAMS) for p in around]
     tops = sorted(tops, key=lambda s: -s.pose.log_gain)[:2]
     tops = [summit(fit.scene, model, s.pose, beams=_BEAMS) for s in tops]
@@ -360,10 +379,35 @@ def _circle_starts(task: Task, poses: list[Pose]) -> list[Pose]:
     return starts
 
 
+def explained_spots(spots: Spots, summit: Summit) -> tuple[NDArray[np.bool_], float]:
+    """Which spots lie on a node that should be lit, and their part of the (capped) counts."""
+    lit = summit.expected > 0.15 * np.maximum(summit.counted, 0.0)
+    lit &= summit.expected > 0.3
+    used = np.zeros(len(spots), dtype=bool)
+    if lit.any():
+        at = summit.node_px[lit]
+        distance = np.hypot(
+            spots.x_px[:, None] - at[None, :, 0], spots.y_px[:, None] - at[None, :, 1]
+        )
+        used = distance.min(axis=1) < 2.0
+    weight = np.minimum(spots.counts, 60.0)
+    near_direct = np.hypot(
+        spots.x_px - summit.pose.centre_px[0], spots.y_px - summit.pose.centre_px[1]
+    )
+    weight = np.where(near_direct < 4.0 * spots.sigma_px + 2.0, 0.0, weight)
+    used |= near_direct < 2.0
+    return used, float(weight[used].sum() / max(float(weight.sum()), 1e-9))
+
+
+def opacity(scene: Scene, pose: Pose) -> float:
+    """Thickness over the shortest extinction length: how strongly dynamical the pattern is."""
+    return float(pose.thickness_A * np.sqrt(scene.coupling.max()))
+
+
 def _unclimbed(pose: Pose) -> Summit:
     """A rival too poor to climb on Bloch waves, kept for the record."""
     nothing = np.empty(0)
-    return Summit(pose, np.full((2, 2), np.nan), False, np.empty((0, 2)), nothing, nothing, np.nan)
+    return Summit(pose, np.full((2, 2), np.nan), np.nan, np.empty((0, 2)), nothing, nothing, np.nan)
 
 
 def _explain(structure: CrystalStructure, summit: Summit) -> Explanation:
@@ -372,17 +416,28 @@ def _explain(structure: CrystalStructure, summit: Summit) -> Explanation:
 
 
 def _expected(task: Task, poses: list[Pose]) -> list[Pose]:
-    """Only what the prior allows: within four sigma, and at least two degrees."""
+    """Only what the prior allows: within four sigma, and at least 2 deg of tilt, 8 of rotation."""
     prior = task.prior
     if prior is None or prior.tilt_mrad is None:
         return poses
     allowed = max(4.0 * prior.tilt_sigma_mrad, 35.0)
-    kept = []
+    kept, turned = [], []
     for pose in poses:
-        _, tilt, _ = nearest_member(task.structure, pose.zone, pose.orientation)
+        _, tilt, phi = nearest_member(task.structure, pose.zone, pose.orientation)
         if np.hypot(tilt[0] - prior.tilt_mrad[0], tilt[1] - prior.tilt_mrad[1]) <= allowed:
             kept.append(pose)
-    return kept
+            if _is_expected_rotation(prior, np.rad2deg(phi), pose.zone.fold):
+                turned.append(pose)
+    # the rotation is told apart only up to symmetry: where it excludes everything, it is wrong
+    return turned or kept
+
+
+def _is_expected_rotation(prior: TiltPrior, phi_deg: float, fold: int) -> bool:
+    if prior.in_plane_rotation_deg is None:
+        return True
+    period = 360.0 / fold
+    off = (phi_deg - prior.in_plane_rotation_deg + period / 2) % period - period / 2
+    return bool(abs(off) <= max(4.0 * prior.in_plane_rotation_sigma_deg, 8.0))
 
 
 def _resolution(task: Task) -> float:
