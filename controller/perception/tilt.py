@@ -67,7 +67,7 @@ class StructureAligner:
         answered = [(zone, e) for zone, e in results if e.answered]
         if not answered:
             reasons = "; ".join(f"{_name(zone)}: {e.reason}" for zone, e in results)
-            return _no_answer(reasons, _others(results, None))
+            return _no_answer(reasons, _others(results, None), _electrons_wanted(results))
         zone, best = max(answered, key=lambda item: _merit(item[1]))
         return TiltReading(
             answered=True,
@@ -160,7 +160,21 @@ def _others(
     return tuple(rows)
 
 
-def _no_answer(reason: str, alternatives: tuple[dict[str, Any], ...]) -> TiltReading:
+def _electrons_wanted(results: Sequence[tuple[Zone, TiltEstimate]]) -> float | None:
+    """Electrons, these included, with which the zone nearest to an answer would have one."""
+    wanted = [
+        e.electrons_used + e.further_electrons
+        for _, e in results
+        if e.further_electrons is not None
+    ]
+    return min(wanted, default=None)
+
+
+def _no_answer(
+    reason: str,
+    alternatives: tuple[dict[str, Any], ...],
+    electrons_wanted: float | None = None,
+) -> TiltReading:
     return TiltReading(
         answered=False,
         reason=reason,
