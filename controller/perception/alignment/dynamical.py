@@ -119,7 +119,9 @@ def look_around(scene: Scene, model: BlochModel, pose: Pose, *, most: int) -> li
     return chosen
 
 
-def summit(scene: Scene, model: BlochModel, pose: Pose, *, beams: int) -> Summit:
+def summit(
+    scene: Scene, model: BlochModel, pose: Pose, *, beams: int, thorough: bool = True
+) -> Summit:
     """Tilt, thickness and curvature at the top of the Bloch-wave likelihood.
 
     Parameters
@@ -130,20 +132,24 @@ def summit(scene: Scene, model: BlochModel, pose: Pose, *, beams: int) -> Summit
         A pose near the top.
     beams
         How many beams are coupled.
+    thorough
+        Also from a second thickness, kinematically, in the inverted setting where there is one,
+        and with the likeliest model error.
     """
     hills = []
-    settings = [(False, False), (False, True)]
-    if not _is_real(model):
-        settings.append((True, False))
+    settings = [(False, False)]
+    if thorough:
+        settings += [(False, True)] if _is_real(model) else [(False, True), (True, False)]
     for inverted, kinematical in settings:
         hill = _Hill(scene, model, pose, beams, inverted=inverted, kinematical=kinematical)
-        for column in hill.thickness_starts():
+        for column in hill.thickness_starts()[: None if thorough else 1]:
             hill.column, hill.top = column, -np.inf
             hill.seen.clear()
             hill.model_error = MODEL_ERROR
-            centre, _ = hill.newton(np.zeros(2))
-            hill.choose_model_error(centre)
-            centre, covariance = hill.newton(centre)
+            centre, covariance = hill.newton(np.zeros(2))
+            if thorough:
+                hill.choose_model_error(centre)
+                centre, covariance = hill.newton(centre)
             hills.append((*hill.gain(centre), hill.model_error, hill, centre, covariance))
     gain, thickness, model_error, hill, centre, covariance = max(hills, key=lambda item: item[0])
     turned = pose.rotated(np.array([centre[0], centre[1], 0.0]))

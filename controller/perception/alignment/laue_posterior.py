@@ -89,9 +89,7 @@ def laue_posterior(nodes: LatticeNodes, wavenumber: float, *, reach_deg: float) 
     arrays = [_by_orbit(nodes, inner, group, wavenumber) for group in groups]
     widest = max(range(len(groups)), key=lambda i: len(groups[i]))
     starts, step = _wide_search([arrays[i] for i in sorted({0, widest})], reach_deg)
-    fall = max(
-        _FALLS_A2, key=lambda b: float(_marginal(starts, _falling(arrays[0], b), 4.0).max())
-    )
+    fall = max(_FALLS_A2, key=lambda b: float(_marginal(starts, _falling(arrays[0], b), 4.0).max()))
     arrays = [_falling(one, fall) for one in arrays]
     which, k = _best_model(starts, arrays, step)
     climbed = sorted(

@@ -5,7 +5,7 @@ counts empty nodes, with widths that shrink; the survivors finish on Bloch waves
 the best of them, its error follows from the curvature there, and its rivals are kept.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -55,6 +55,8 @@ Array = NDArray[np.float64]
 
 REACH_DEG = 20.0
 _SCALES = (0.98, 1.0, 1.02)
+_CANDIDATES = {(False, False): 30, (False, True): 18, (True, False): 90, (True, True): 50}
+"""How many candidates are polished, for (small cell, lattice known)."""
 _SCALE_SIGMA = 0.015
 """Relative standard deviation of a nominal camera constant."""
 _READ_SCALE_SIGMA = 0.0007
@@ -168,14 +170,16 @@ class _Start:
         return max(self.poses[0].log_gain, 0.0) * max(self.part, 0.0)
 
 
-def _batches(task: Task) -> list[tuple[list[tuple[Task, float]], float]]:
+def _batches(task: Task) -> Iterator[tuple[list[tuple[Task, float]], float]]:
     """The likeliest centre, then others, and the quality of fit that makes more needless."""
-    centres = _centres(task)
-    leader, sigma = centres[0]
-    first = [(_self_calibrated(leader), sigma)]
-    others = [*centres[1:4], centres[0]] if first[0][0].match else centres[1:4]
-    batches = [(first, _CONVINCING), (others, _PASSABLE), (centres[4:], _PASSABLE)]
-    return [(some, enough) for some, enough in batches if some]
+    leader, sigma = next(_centres(task))
+    calibrated = _self_calibrated(leader)
+    yield [(calibrated, sigma)], _CONVINCING
+    others = list(_centres(task))[1:]
+    likely = [*others[:3], (leader, sigma)] if calibrated.match else others[:3]
+    for some in (likely, others[3:]):
+        if some:
+            yield some, _PASSABLE
 
 
 def _self_calibrated(task: Task) -> Task:
@@ -203,9 +207,8 @@ def _starts(
         rays = int(g_max / there.inv_A_per_px) + 3
         polar = polar_image(there.pattern, there.spots, there.spots.centre_px, rays)
         scales = (1.0,) if there.match else _SCALES
-        found = search(
-            polar, libraries, there.inv_A_per_px, scales, 90 if small else 30, there.match
-        )
+        most = _CANDIDATES[small, there.match is not None]
+        found = search(polar, libraries, there.inv_A_per_px, scales, most, there.match)
         tries.append((found[0].score if found else 0.0, there, sigma, found))
     tries.sort(key=lambda t: -t[0])
     starts = []
@@ -250,7 +253,7 @@ def _quick(start: _Start, model: BlochModel) -> StructureFit:
         poses = start.poses
         nearest = finish_kinematical(start.scene, poses[0])
         poses = [approach(start.scene, model, nearest, beams=_QUICK_BEAMS), *poses[1:]]
-    top = summit(start.scene, model, poses[0], beams=_QUICK_BEAMS)
+    top = summit(start.scene, model, poses[0], beams=_QUICK_BEAMS, thorough=False)
     explanations = [_explain(structure, s) for s in [top, *(_unclimbed(p) for p in poses[1:])]]
     return StructureFit(tuple(explanations), start.scene)
 
@@ -456,13 +459,17 @@ def _grid_step_deg(structure: CrystalStructure) -> float:
     return 0.5 if _is_small(structure) else 1.0
 
 
-def _centres(task: Task) -> list[tuple[Task, float]]:
+def _centres(task: Task) -> Iterator[tuple[Task, float]]:
     """The task with each place of the direct beam worth trying, and its uncertainty in px."""
     spots = task.spots
     if task.prior is not None and task.prior.centre_px is not None:
-        return [(task, 0.5)]
+        yield task, 0.5
+        return
     if spots.direct is not None:
-        return [(task, 0.03)] + [(_moved(task, i), 0.03) for i in spots.rivals]
+        yield task, 0.03
+        for rival in spots.rivals:
+            yield _moved(task, rival), 0.03
+        return
     masked = spot_mask(task.pattern.shape, spots)
     lattice = fit_lattice(
         spots.x_px, spots.y_px, spots.counts, spots.centre_px, centre_is_node=False
@@ -482,7 +489,8 @@ def _centres(task: Task) -> list[tuple[Task, float]]:
         shifts = np.array([(0, 0), (3, 0), (-3, 0), (0, 3), (0, -3)], dtype=float)
         order, _ = rank_hidden(task.pattern, masked, middle + shifts)
         places = [(middle + shifts[k], 1.5) for k in order] or [(middle, 1.5)]
-    return [(_centred(task, place), sigma) for place, sigma in places]
+    for place, sigma in places:
+        yield _centred(task, place), sigma
 
 
 def _moved(task: Task, spot: int) -> Task:
