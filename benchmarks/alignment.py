@@ -16,6 +16,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ from benchmarks.alignment_corpus import (
     reflections,
 )
 from benchmarks.alignment_patterns import record
-from controller.perception.alignment import estimate_tilt, structure_from_cif
+from controller.perception.alignment import TiltEstimate, estimate_tilt, structure_from_cif
 
 Zones = tuple[tuple[str, tuple[int, int, int]], ...]
 
@@ -64,6 +65,12 @@ class Row:
     template_deg: float = float("nan")
     """Errors of the baselines."""
     reason: str = ""
+    opacity: float = float("nan")
+    spread_mrad: float = float("nan")
+    first_ms: float = float("nan")
+    first_error_deg: float = float("nan")
+    first_sigma_deg: float = float("nan")
+    first_answered: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,7 +138,22 @@ def measure_case(case: Case, how: Conditions, *, structure_free: bool) -> Row:
         centre_error_px=float(np.hypot(found.centre_x_px - x, found.centre_y_px - y)),
         bound_deg=tilt_bound_deg(case, dynamical=not how.kinematical) if how.bound else np.nan,
         circle_deg=circle, template_deg=template, reason=found.reason,
+        opacity=found.opacity, spread_mrad=found.spread_mrad, **_first(case, found),
     )  # fmt: skip
+
+
+def _first(case: Case, found: TiltEstimate) -> dict[str, Any]:
+    """The fields of a row that tell the first answer."""
+    first = found.first
+    if first is None:
+        return {}
+    off = np.hypot(first.tilt_x_mrad - case.tilt_mrad[0], first.tilt_y_mrad - case.tilt_mrad[1])
+    return {
+        "first_ms": first.elapsed_ms,
+        "first_error_deg": float(np.rad2deg(off * 1e-3)),
+        "first_sigma_deg": float(np.rad2deg(first.sigma_mrad * 1e-3)),
+        "first_answered": first.answered,
+    }
 
 
 def _line(label: str, these: list[Row]) -> str:

@@ -182,6 +182,7 @@ def _judged(task: Task, fit: StructureFit, *, effort: Effort) -> TiltEstimate:
     gap = pose.log_gain - max((e.summit.pose.log_gain for e in rivals), default=0.0)
     theta = float(np.hypot(*best.tilt_mrad)) * 1e-3
     quality = summit.quality
+    thick, spread = opacity(fit.scene, pose), _spread_mrad(fit.explanations)
     wanted = _further_electrons(task.pattern.electrons, pose.log_gain, gap)
     reason = _doubt(pose.log_gain, gap, explained, quality, wanted) or _too_far(theta)
     found = np.stack([task.spots.x_px, task.spots.y_px], 1)
@@ -193,8 +194,8 @@ def _judged(task: Task, fit: StructureFit, *, effort: Effort) -> TiltEstimate:
         sigma_mrad=calibrated_sigma_mrad(
             summit.covariance,
             theta_rad=theta,
-            opacity=opacity(fit.scene, pose),
-            spread_mrad=_spread_mrad(fit.explanations),
+            opacity=thick,
+            spread_mrad=spread,
             effort=effort,
         ),
         answered=not reason,
@@ -215,6 +216,8 @@ def _judged(task: Task, fit: StructureFit, *, effort: Effort) -> TiltEstimate:
         log_gain=pose.log_gain,
         fit_quality=quality,
         formal_sigma_mrad=1e3 * formal_radius(summit.covariance),
+        opacity=thick,
+        spread_mrad=spread,
     )
 
 

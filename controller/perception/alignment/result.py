@@ -102,6 +102,10 @@ class TiltEstimate:
     """That gain as part of what exact predictions at the same nodes would gain."""
     formal_sigma_mrad: float = float("nan")
     """The error from the curvature alone, before calibration: for those who calibrate."""
+    opacity: float = float("nan")
+    """Thickness over the shortest extinction length; structure known only."""
+    spread_mrad: float = float("nan")
+    """How far rival tops lie, weighted by how likely they still are; structure known only."""
     further_electrons: float | None = None
     """Without an answer: how many more electrons would settle it; None where more would not."""
     first: FirstAnswer | None = None
