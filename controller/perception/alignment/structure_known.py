@@ -273,6 +273,8 @@ def _fit_at(starts: list[_Start], model: BlochModel) -> StructureFit:
         fit = _climbed(start.task, start.scene, start.poses, model)
         if best is None or _merit(fit) > _merit(best):
             best = fit
+        if _quality_of(best) > _CONVINCING or _is_explained(best):
+            break
     return best or StructureFit((), hopeful[0].scene)
 
 
