@@ -32,7 +32,7 @@ from controller.perception.alignment.likelihood import (
     gain,
     null_likelihood,
 )
-from controller.perception.alignment.polish import Pose, Scene
+from controller.perception.alignment.polish import Pose, Scene, turn_to_spots
 
 Array = NDArray[np.float64]
 
@@ -156,6 +156,8 @@ def summit(
     final = replace(turned, log_gain=gain, thickness_A=thickness)
     hill.column = int(np.searchsorted(THICKNESSES_A, thickness)) + len(THICKNESSES_A)
     node_px, expected, counted, quality = hill.look(centre)
+    if thorough:
+        final = turn_to_spots(scene, final, node_px, expected)
     # a rotation about (x, y) moves the zone axis by (y, -x): covariance in tilt components
     swap = np.array([[0.0, 1.0], [-1.0, 0.0]])
     return Summit(
