@@ -135,7 +135,7 @@ def _unusable(pattern: Pattern) -> str:
 
 
 def _spotless(spots: Spots, structure_known: bool) -> str:
-    bragg = len(spots) - (spots.direct is not None)
+    bragg = max(len(spots) - (spots.direct is not None), 0)
     if bragg < (2 if structure_known else 3):
         return f"{bragg} spots besides the direct beam: no crystal, or too few electrons"
     return ""
