@@ -28,11 +28,11 @@ from controller.perception.alignment.structure_known import (
     REACH_DEG,
     Explanation,
     StructureFit,
-    Task,
     explained_spots,
     fit_structure,
     opacity,
 )
+from controller.perception.alignment.task import Task
 
 Array = NDArray[np.float64]
 

@@ -5,16 +5,15 @@ counts empty nodes, with widths that shrink; the survivors finish on Bloch waves
 the best of them, its error follows from the curvature there, and its rivals are kept.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.perception.alignment.apertures import make_plate, read_apertures
-from controller.perception.alignment.background import radial_background
+from controller.perception.alignment.apertures import read_apertures
 from controller.perception.alignment.bloch import BlochModel
-from controller.perception.alignment.centre import rank_hidden
+from controller.perception.alignment.centre_candidates import CONVINCING, centre_batches
 from controller.perception.alignment.dynamical import (
     Summit,
     approach,
@@ -23,10 +22,8 @@ from controller.perception.alignment.dynamical import (
     summit,
 )
 from controller.perception.alignment.geometry import TiltVector
-from controller.perception.alignment.lattice import fit_lattice
 from controller.perception.alignment.likelihood import gain, null_likelihood
-from controller.perception.alignment.optics import relativistic_factor, wavenumber_inv_A
-from controller.perception.alignment.pattern import Pattern
+from controller.perception.alignment.optics import wavenumber_inv_A
 from controller.perception.alignment.polish import (
     KINEMATICAL_MODEL_ERROR,
     Pose,
@@ -35,8 +32,6 @@ from controller.perception.alignment.polish import (
     finish_kinematical,
     polish,
 )
-from controller.perception.alignment.result import TiltPrior
-from controller.perception.alignment.scale import LatticeMatch, match_lattice
 from controller.perception.alignment.search import (
     Candidate,
     TemplateLibrary,
@@ -44,11 +39,19 @@ from controller.perception.alignment.search import (
     search,
     template_libraries,
 )
-from controller.perception.alignment.spots import Spots, spot_mask
+from controller.perception.alignment.spots import Spots
 from controller.perception.alignment.structure import CrystalStructure
-from controller.perception.alignment.structure_factors import reflections, structure_factors
 from controller.perception.alignment.structure_free import fit_structure_free
 from controller.perception.alignment.sweep import sweep
+from controller.perception.alignment.task import (
+    Task,
+    bloch_model_of,
+    expected_poses,
+    grid_step_deg,
+    is_small,
+    resolution_inv_A,
+    scene_of,
+)
 from controller.perception.alignment.zone import nearest_member
 
 Array = NDArray[np.float64]
@@ -57,10 +60,6 @@ REACH_DEG = 20.0
 _SCALES = (0.98, 1.0, 1.02)
 _CANDIDATES = {(False, False): 30, (False, True): 18, (True, False): 90, (True, True): 50}
 """How many candidates are polished, for (small cell, lattice known)."""
-_SCALE_SIGMA = 0.015
-"""Relative standard deviation of a nominal camera constant."""
-_READ_SCALE_SIGMA = 0.0007
-"""The same where it was read from the lattice."""
 _APPROACH_BEAMS = 90
 _TRIAL_BEAMS = 120
 _BEAMS = 240
@@ -71,19 +70,12 @@ _HOPELESS = 0.2
 """Two-beam gain, relative to that of the found spots, below which no better physics helps."""
 _CENTRE_RIVAL = 0.7
 """Coarse score, relative to the best, from which another centre is climbed too."""
-_CONVINCING = 0.5
-"""Part of the attainable gain below which centres other than the likeliest are tried."""
-_PASSABLE = 0.38
-"""The same once the next likely ones were tried."""
 _WORTH_CLIMBING = 0.3
 _LEAST_QUALITY = 0.33
 _MOSTLY_EXPLAINED = 0.6
 """Part of the spots that lie on lit nodes at which the centre is right, whatever the quality."""
 _DOUBTFUL = 0.5
 """Part of the attainable gain below which the surroundings of the best are looked over."""
-_COUPLING_REACH_INV_A = 2.2
-_MOST_REFLECTIONS = 60000
-_SMALL_CELL_A3 = 500.0
 
 
 @dataclass(frozen=True)
@@ -106,21 +98,6 @@ class StructureFit:
     scene: Scene
 
 
-@dataclass(frozen=True)
-class Task:
-    """One pattern and the crystal it is said to show."""
-
-    pattern: Pattern
-    spots: Spots
-    structure: CrystalStructure
-    zone_uvw: tuple[int, int, int]
-    energy_keV: float
-    inv_A_per_px: float
-    prior: TiltPrior | None
-    match: LatticeMatch | None = None
-    """What the lattice of the spots is, where that is known; the camera constant is then its."""
-
-
 def fit_structure(task: Task, *, first: Callable[[StructureFit], bool]) -> StructureFit:
     """Search, climb and rank.
 
@@ -131,14 +108,14 @@ def fit_structure(task: Task, *, first: Callable[[StructureFit], bool]) -> Struc
     first
         Told of the quick fit as soon as there is one; True ends the work there.
     """
-    g_max = _resolution(task)
+    g_max = resolution_inv_A(task)
     libraries = template_libraries(
         task.structure, task.zone_uvw, round(wavenumber_inv_A(task.energy_keV), 3), g_max,
-        REACH_DEG, _grid_step_deg(task.structure),
+        REACH_DEG, grid_step_deg(task.structure),
     )  # fmt: skip
-    model = _bloch_model(task, g_max)
+    model = bloch_model_of(task, g_max)
     best: StructureFit | None = None
-    for batch, enough in _batches(task):
+    for batch, enough in centre_batches(task):
         starts = _starts(batch, libraries, g_max)
         if not starts:
             continue
@@ -151,7 +128,7 @@ def fit_structure(task: Task, *, first: Callable[[StructureFit], bool]) -> Struc
             best = fit
         if _quality_of(best) > enough or _is_explained(best):
             break
-    return best or StructureFit((), _scene(task, g_max, 1.0))
+    return best or StructureFit((), scene_of(task, g_max, 1.0))
 
 
 @dataclass(frozen=True)
@@ -170,38 +147,11 @@ class _Start:
         return max(self.poses[0].log_gain, 0.0) * max(self.part, 0.0)
 
 
-def _batches(task: Task) -> Iterator[tuple[list[tuple[Task, float]], float]]:
-    """The likeliest centre, then others, and the quality of fit that makes more needless."""
-    leader, sigma = next(_centres(task))
-    calibrated = _self_calibrated(leader)
-    yield [(calibrated, sigma)], _CONVINCING
-    others = list(_centres(task))[1:]
-    likely = [*others[:3], (leader, sigma)] if calibrated.match else others[:3]
-    for some in (likely, others[3:]):
-        if some:
-            yield some, _PASSABLE
-
-
-def _self_calibrated(task: Task) -> Task:
-    """The task with the camera constant that the lattice of the spots gives, if it gives one."""
-    spots = task.spots
-    lattice = fit_lattice(
-        spots.x_px, spots.y_px, spots.counts, spots.centre_px,
-        centre_is_node=spots.direct is not None,
-    )  # fmt: skip
-    if lattice is None:
-        return task
-    match = match_lattice(lattice, task.structure, task.zone_uvw, task.inv_A_per_px)
-    if match is None:
-        return task
-    return replace(task, inv_A_per_px=task.inv_A_per_px * match.factor, match=match)
-
-
 def _starts(
     centres: list[tuple[Task, float]], libraries: tuple[TemplateLibrary, ...], g_max: float
 ) -> list[_Start]:
     """Search and polish about the centres that templates favour, best first."""
-    small = _is_small(centres[0][0].structure)
+    small = is_small(centres[0][0].structure)
     tries = []
     for there, sigma in centres:
         rays = int(g_max / there.inv_A_per_px) + 3
@@ -215,7 +165,7 @@ def _starts(
     for score, there, sigma, found in tries:
         if score < _CENTRE_RIVAL * tries[0][0]:
             break
-        scene = _scene(there, g_max, sigma)
+        scene = scene_of(there, g_max, sigma)
         poses = _polished(there, scene, found)
         if poses:
             part = poses[0].log_gain / max(_spot_gain(scene), 1.0)
@@ -246,7 +196,7 @@ def _quality(top: Summit) -> float:
 def _quick(start: _Start, model: BlochModel) -> StructureFit:
     """A first answer: only the best pose, on few beams."""
     structure = start.task.structure
-    if _is_small(structure):
+    if is_small(structure):
         scouted = [scout(start.scene, model, p) for p in start.poses[:_QUICK_SCOUTS]]
         poses = distinct(scouted, 4, 0.25)
     else:
@@ -273,7 +223,7 @@ def _fit_at(starts: list[_Start], model: BlochModel) -> StructureFit:
         fit = _climbed(start.task, start.scene, start.poses, model)
         if best is None or _merit(fit) > _merit(best):
             best = fit
-        if _quality_of(best) > _CONVINCING or _is_explained(best):
+        if _quality_of(best) > CONVINCING or _is_explained(best):
             break
     return best or StructureFit((), hopeful[0].scene)
 
@@ -287,9 +237,9 @@ def _looked_around(fit: StructureFit, model: BlochModel) -> StructureFit:
     if quality == 0.0:
         return fit
     structure, best = fit.explanations[0].structure, fit.explanations[0].summit
-    if quality > _DOUBTFUL and not _is_small(structure):
+    if quality > _DOUBTFUL and not is_small(structure):
         return fit
-    most = 6 if _is_small(structure) else 3
+    most = 6 if is_small(structure) else 3
     around = look_around(fit.scene, model, best.pose, most=most)
     tops = [summit(fit.scene, model, p, beams=_TRIAL_BEAMS) for p in around]
     tops = sorted(tops, key=lambda s: -s.pose.log_gain)[:2]
@@ -301,7 +251,7 @@ def _looked_around(fit: StructureFit, model: BlochModel) -> StructureFit:
 
 def _is_hopeless(start: _Start) -> bool:
     """So little is explained that no better physics helps."""
-    return not _is_small(start.task.structure) and start.part < _HOPELESS
+    return not is_small(start.task.structure) and start.part < _HOPELESS
 
 
 def _spot_gain(scene: Scene) -> float:
@@ -331,14 +281,14 @@ def _polished(task: Task, scene: Scene, candidates: list[Candidate]) -> list[Pos
         Pose(c.zone, c.orientation, centre, task.inv_A_per_px * c.scale, 400.0, 0.0)
         for c in candidates
     ]
-    keep = (24, 16, 12) if _is_small(task.structure) else (10, 6, 4)
-    return polish(scene, _expected(task, poses), keep)
+    keep = (24, 16, 12) if is_small(task.structure) else (10, 6, 4)
+    return polish(scene, expected_poses(task, poses), keep)
 
 
 def _climbed(task: Task, scene: Scene, poses: list[Pose], model: BlochModel) -> StructureFit:
     """Bloch-wave summits of the best poses, best first, and the rest as they are."""
-    if _is_small(task.structure):
-        swept = _expected(task, sweep(scene, poses, REACH_DEG, 30))
+    if is_small(task.structure):
+        swept = expected_poses(task, sweep(scene, poses, REACH_DEG, 30))
         swept = [p for p in swept if p.log_gain > 0.3 * swept[0].log_gain]
         poses = distinct([scout(scene, model, p) for p in poses + swept], 6, 0.25)
     else:
@@ -418,137 +368,3 @@ def _unclimbed(pose: Pose) -> Summit:
 def _explain(structure: CrystalStructure, summit: Summit) -> Explanation:
     orientation, tilt, phi = nearest_member(structure, summit.pose.zone, summit.pose.orientation)
     return Explanation(summit, tilt, phi, orientation, structure)
-
-
-def _expected(task: Task, poses: list[Pose]) -> list[Pose]:
-    """Only what the prior allows: within four sigma, and at least 2 deg of tilt, 8 of rotation."""
-    prior = task.prior
-    if prior is None or prior.tilt_mrad is None:
-        return poses
-    allowed = max(4.0 * prior.tilt_sigma_mrad, 35.0)
-    kept, turned = [], []
-    for pose in poses:
-        _, tilt, phi = nearest_member(task.structure, pose.zone, pose.orientation)
-        if np.hypot(tilt[0] - prior.tilt_mrad[0], tilt[1] - prior.tilt_mrad[1]) <= allowed:
-            kept.append(pose)
-            if _is_expected_rotation(prior, np.rad2deg(phi), pose.zone.fold):
-                turned.append(pose)
-    # the rotation is told apart only up to symmetry: where it excludes everything, it is wrong
-    return turned or kept
-
-
-def _is_expected_rotation(prior: TiltPrior, phi_deg: float, fold: int) -> bool:
-    if prior.in_plane_rotation_deg is None:
-        return True
-    period = 360.0 / fold
-    off = (phi_deg - prior.in_plane_rotation_deg + period / 2) % period - period / 2
-    return bool(abs(off) <= max(4.0 * prior.in_plane_rotation_sigma_deg, 8.0))
-
-
-def _resolution(task: Task) -> float:
-    """Largest g worth looking at, in tenths of 1/A: within the frame, within what tables hold."""
-    reach = 0.55 * max(task.pattern.shape) * task.inv_A_per_px
-    return float(np.clip(np.round(reach, 1), 0.4, 1.4))
-
-
-def _is_small(structure: CrystalStructure) -> bool:
-    """Few, strong, strongly coupled spots."""
-    return structure.volume < _SMALL_CELL_A3
-
-
-def _grid_step_deg(structure: CrystalStructure) -> float:
-    """Small cells show few spots, each within a narrow range: a finer grid, still a small one."""
-    return 0.5 if _is_small(structure) else 1.0
-
-
-def _centres(task: Task) -> Iterator[tuple[Task, float]]:
-    """The task with each place of the direct beam worth trying, and its uncertainty in px."""
-    spots = task.spots
-    if task.prior is not None and task.prior.centre_px is not None:
-        yield task, 0.5
-        return
-    if spots.direct is not None:
-        yield task, 0.03
-        for rival in spots.rivals:
-            yield _moved(task, rival), 0.03
-        return
-    masked = spot_mask(task.pattern.shape, spots)
-    lattice = fit_lattice(
-        spots.x_px, spots.y_px, spots.counts, spots.centre_px, centre_is_node=False
-    )
-    places: list[tuple[Array, float]] = []
-    if lattice is not None and lattice.score >= 10.0:
-        i, j = (v.ravel() for v in np.meshgrid(np.arange(-12, 13), np.arange(-12, 13)))
-        nodes = np.array(lattice.origin_px) + np.stack([i, j], 1) @ lattice.basis_px
-        order, score = rank_hidden(task.pattern, masked, nodes)
-        places = [
-            (nodes[k], 0.6)
-            for k, value in zip(order[:5], score[:5], strict=True)
-            if value > score[0] - 12.0
-        ]
-    if not places:
-        middle = np.array(spots.centre_px)
-        shifts = np.array([(0, 0), (3, 0), (-3, 0), (0, 3), (0, -3)], dtype=float)
-        order, _ = rank_hidden(task.pattern, masked, middle + shifts)
-        places = [(middle + shifts[k], 1.5) for k in order] or [(middle, 1.5)]
-    for place, sigma in places:
-        yield _centred(task, place), sigma
-
-
-def _moved(task: Task, spot: int) -> Task:
-    """The task with another spot as the direct beam."""
-    spots = task.spots
-    centre = (float(spots.x_px[spot]), float(spots.y_px[spot]))
-    masked = spot_mask(task.pattern.shape, spots)
-    background = radial_background(task.pattern, centre, masked)
-    moved = replace(spots, direct=spot, centre_px=centre, background=background)
-    return replace(task, spots=moved)
-
-
-def _centred(task: Task, centre: Array) -> Task:
-    place = (float(centre[0]), float(centre[1]))
-    masked = spot_mask(task.pattern.shape, task.spots)
-    background = radial_background(task.pattern, place, masked)
-    return replace(task, spots=replace(task.spots, centre_px=place, background=background))
-
-
-def _scene(task: Task, g_max: float, sigma: float) -> Scene:
-    known = reflections(task.structure, g_max)
-    top = np.sort(np.argsort(-known.strength, kind="stable")[:_MOST_REFLECTIONS])
-    wavenumber = wavenumber_inv_A(task.energy_keV)
-    unit = relativistic_factor(task.energy_keV) / (np.pi * task.structure.volume)
-    spots = task.spots
-    bragg = spots.counts if spots.direct is None else np.delete(spots.counts, spots.direct)
-    longest = float(np.linalg.norm(task.structure.direct, axis=1).max())
-    plate = make_plate(
-        task.pattern, spots.background, spots.sigma_px, spots.centre_px,
-        spacing_px=1.0 / longest / task.inv_A_per_px,
-    )  # fmt: skip
-    return Scene(
-        plate=plate,
-        spots=spots,
-        wavenumber=wavenumber,
-        g=known.g[top],
-        length=np.linalg.norm(known.g[top], axis=1),
-        coupling=known.strength[top] * (unit / wavenumber) ** 2,
-        inv_A_per_px=task.inv_A_per_px,
-        scale_sigma=_READ_SCALE_SIGMA if task.match else _SCALE_SIGMA,
-        centre_sigma_px=sigma,
-        brightest=float(bragg.max(initial=5.0)),
-    )
-
-
-def _bloch_model(task: Task, g_max: float) -> BlochModel:
-    if _is_small(task.structure):
-        g_max = 1.8
-    known = reflections(task.structure, g_max)
-    top = np.sort(np.argsort(-known.strength, kind="stable")[:_MOST_REFLECTIONS])
-    unit = relativistic_factor(task.energy_keV) / (np.pi * task.structure.volume)
-    return BlochModel(
-        factors=structure_factors(task.structure, _COUPLING_REACH_INV_A),
-        coupling_unit=unit,
-        wavenumber=wavenumber_inv_A(task.energy_keV),
-        hkl=known.hkl[top],
-        g=known.g[top],
-        potential=unit * np.sqrt(known.strength[top]),
-    )
