@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from recon.errors import ReconError
+from recon.execution import Execution
+from recon.fit_state import FitState
 from recon.params import ReconstructionParams
 from recon.patterns import Patterns
 from recon.ptychography.experiment import Experiment
@@ -101,44 +103,49 @@ def fit_until_turn(
     on_progress: PassCallback,
     *,
     nominal_thickness_A: float | None = None,
+    execution: Execution | None = None,
 ) -> EngineResult:
     """Fit most of the electrons; stop where the likelihood of the others turns; keep the best."""
+    execution = execution or Execution()
     fitted, held = patterns.split(1 - params.held_out_fraction, rng)
     settings = solver_settings(params)
     device = choose_device(params.device)
-    solver = MultisliceSolver(experiment, canvas, fitted, held, settings, device)
+    solver = MultisliceSolver(experiment, canvas, fitted, held, settings, device, execution.team)
     stop = HeldOutStop(params.patience)
     refiner = Refiner(
         solver, wanted(params, experiment.n_slices, nominal_thickness_A), params.refine_patterns
     )
-    losses: list[tuple[float, float, float]] = []
-    best, best_experiment = solver.all_slices(), experiment
-    reason = f"max_passes ({params.max_passes}) reached"
+    fit, stage = FitState(solver, rng, stop, refiner), execution.next_stage()
+    stage.resume(fit)
     with worker_threads(settings.threads) as executor:
-        for number in range(1, params.max_passes + 1):
-            before = losses[-1] if losses else (float("nan"),) * 3
+        while not fit.reason:
+            number = fit.number + 1
+            before = fit.losses[-1] if fit.losses else (float("nan"),) * 3
             result = solver.run_pass(
                 rng,
                 executor,
                 on_batch=lambda part: on_progress(number, part, *before[:2]),  # noqa: B023
             )
-            losses.append((result.fitted, result.held_out, solver.experiment.defocus_A))
+            fit.number = number
+            fit.losses.append((result.fitted, result.held_out, solver.experiment.defocus_A))
             if stop.observe(number, result.held_out):
-                best, best_experiment = solver.all_slices(), solver.experiment
+                fit.keep()
             if stop.should_stop:
-                reason = f"held-out likelihood turned after pass {stop.best_pass}"
-                break
-            if number < params.max_passes:
+                fit.reason = f"held-out likelihood turned after pass {stop.best_pass}"
+            elif number == params.max_passes:
+                fit.reason = f"max_passes ({params.max_passes}) reached"
+            else:
                 refiner.step(number, rng, executor)
-    fitted_curve, held_curve, defocus_curve = zip(*losses, strict=True)
+            stage.save(fit)
+    fitted_curve, held_curve, defocus_curve = zip(*fit.losses, strict=True)
     return EngineResult(
-        best_experiment,
-        best,
+        fit.best_experiment,
+        fit.best,
         fitted_curve,
         held_curve,
         defocus_curve,
         stop.best_pass,
-        reason,
+        fit.reason,
         refiner.sigma,
     )
 
@@ -152,21 +159,27 @@ def fit_fixed(
     *,
     passes: int,
     on_progress: PassCallback,
+    execution: Execution | None = None,
 ) -> EngineResult:
     """Fit all given electrons for a fixed number of passes, calibration as it is."""
+    execution = execution or Execution()
     settings = solver_settings(params)
     solver = MultisliceSolver(
-        experiment, canvas, patterns, None, settings, choose_device(params.device)
+        experiment, canvas, patterns, None, settings, choose_device(params.device), execution.team
     )
-    losses = []
+    fit, stage = FitState(solver, rng), execution.next_stage()
+    stage.resume(fit)
     with worker_threads(settings.threads) as executor:
-        for number in range(1, passes + 1):
+        while not fit.reason:
+            number = fit.number + 1
             result = solver.run_pass(
                 rng,
                 executor,
                 on_batch=lambda part: on_progress(number, part, float("nan"), float("nan")),  # noqa: B023
             )
-            losses.append(result.fitted)
-    return EngineResult(
-        experiment, solver.all_slices(), tuple(losses), (), (), passes, f"{passes} passes as asked"
-    )
+            fit.number = number
+            fit.losses.append((result.fitted, float("nan"), solver.experiment.defocus_A))
+            fit.reason = f"{passes} passes as asked" if number >= passes else ""
+            stage.save(fit)
+    losses = tuple(loss for loss, *_ in fit.losses)
+    return EngineResult(experiment, solver.all_slices(), losses, (), (), passes, fit.reason)

@@ -2,7 +2,6 @@
 
 import json
 import os
-from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -10,28 +9,30 @@ import h5py
 import numpy as np
 
 from recon.dataset import ScanHeader
-from recon.errors import ReconError
-from recon.importers import open_4d
 from recon.params import ReconstructionParams
 from recon.pictures import write_pictures
-from recon.reconstruct import Progress, reconstruct
+from recon.reconstruct import Progress
+from recon.request import OutputError, open_request, reconstruct_request
 from recon.result import Reconstruction
 from recon.summary_page import write_summary_page
 
-
-class OutputError(ReconError):
-    """The results cannot be written where they were asked for; nothing was overwritten."""
+__all__ = ["OutputError", "program_version", "reconstruct_file", "write_hdf5", "write_outputs"]
 
 
 def reconstruct_file(
-    path: str | Path,
-    out_dir: str | Path,
+    path: str | Path | None,
+    out_dir: str | Path | None,
     params: ReconstructionParams | None = None,
     *,
-    rng_seed: int = 0,
+    resume: str | Path | None = None,
+    device: str | None = None,
+    rng_seed: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, object]:
     """Reconstruct a file and write every output into ``out_dir``.
+
+    With ``resume`` the reconstruction in that folder goes on from its last checkpoint, and what is
+    None is as it was begun with.
 
     Returns
     -------
@@ -40,23 +41,16 @@ def reconstruct_file(
     Raises
     ------
     OutputError
-        ``out_dir`` already holds a reconstruction, or is not a folder.
+        The folder already holds a reconstruction, or is not a folder.
+    CheckpointError
+        There is nothing to resume, or data or settings are other ones.
     DataError, CalibrationError
         As ``open_4d`` and ``reconstruct``.
     """
-    out = Path(out_dir)
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out} is a file, not a folder; choose another --out")
-    if (out / "reconstruction.h5").exists():
-        raise OutputError(
-            f"{out} already holds a reconstruction, which was not touched; choose another --out"
-        )
-    dataset = open_4d(path)
-    if params is not None and params.nominal_defocus_A is not None:
-        header = dataset.header.model_copy(update={"defocus_A": params.nominal_defocus_A})
-        dataset = replace(dataset, header=header)
-    result = reconstruct(dataset, params, rng_seed=rng_seed, progress=progress)
-    return write_outputs(result, out)
+    request = open_request(path, out_dir, params, resume=resume, device=device, rng_seed=rng_seed)
+    summary = write_outputs(reconstruct_request(request, progress=progress), request.out)
+    request.checkpoints.remove()
+    return summary
 
 
 def write_outputs(result: Reconstruction, out: str | Path) -> dict[str, object]:

@@ -31,6 +31,8 @@ class ReconstructionParams(BaseModel):
     engine: Literal["multislice", "parallax"] = "multislice"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(ge=1, le=256)] = 2
+    checkpoint_every: Annotated[int, Field(ge=0)] = 2
+    """Passes between two checkpoints of a reconstruction from a file; 0 keeps none."""
 
     defocus_A: Finite | None = None
     """Fix the defocus (positive is underfocus) instead of measuring it."""

@@ -21,6 +21,7 @@ from recon.result import Curves, ProgressEvent, Reconstruction, Resolution, Stag
 
 if TYPE_CHECKING:
     from recon.engine import EngineResult
+    from recon.execution import Execution
 
 MIN_SLICES, MAX_SLICES = 2, 12
 """Even 6 nm of heavy columns are no thin object: two slices took 0.88 of the truth to 0.96."""
@@ -68,10 +69,12 @@ def reconstruct(
     *,
     rng_seed: int = 0,
     progress: Progress | None = None,
+    execution: "Execution | None" = None,
 ) -> Reconstruction:
     """Calibrate, reconstruct, stop, and say how good the result is.
 
     Deterministic for a seed on one machine. ``progress`` is called from the calling thread.
+    ``execution`` says with which other processes and checkpoints; default: alone and without.
 
     Raises
     ------
@@ -91,7 +94,7 @@ def reconstruct(
     if params.engine == "parallax":
         fit = _fit_parallax(dataset, calibrated, rng)
     else:
-        fit = _fit_multislice(dataset, calibrated, params, rng, tell)
+        fit = _fit_multislice(dataset, calibrated, params, rng, tell, execution)
     clock.lap("reconstruct")
     tell(ProgressEvent("judge", 0.97, "resolution and verdict"))
     header = dataset.header
@@ -192,6 +195,7 @@ def _fit_multislice(
     params: ReconstructionParams,
     rng: np.random.Generator,
     tell: Progress,
+    execution: "Execution | None",
 ) -> _Fit:
     from recon.engine import fit_fixed, fit_until_turn
     from recon.ptychography.experiment import Experiment
@@ -210,7 +214,7 @@ def _fit_multislice(
 
     main = fit_until_turn(
         start, canvas, patterns, params, rng, during,
-        nominal_thickness_A=dataset.header.nominal_thickness_A,
+        nominal_thickness_A=dataset.header.nominal_thickness_A, execution=execution,
     )  # fmt: skip
     refined = _refined(calibration, main)
     halves: list[EngineResult] = []
@@ -226,7 +230,7 @@ def _fit_multislice(
             halves.append(
                 fit_fixed(
                     main.experiment, canvas, half, params, rng,
-                    passes=half_passes, on_progress=on_half,
+                    passes=half_passes, on_progress=on_half, execution=execution,
                 )
             )  # fmt: skip
     probe = main.experiment.entrance_probe()[None].to("cpu").numpy().astype(np.complex64)

@@ -152,29 +152,40 @@ def segment_command(
 
 
 def reconstruct_command(
-    data: Path, *, params: Path | None, out: Path | None, device: str, as_json: bool, quiet: bool
+    data: Path | None,
+    *,
+    params: Path | None,
+    out: Path | None,
+    device: str,
+    resume: Path | None = None,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
-    """Reconstruct one data set."""
+    """Reconstruct one data set, or go on with one that was interrupted."""
     with command("reconstruct", as_json=as_json, quiet=quiet) as output:
-        _all_exist([data])
+        if data is None and resume is None:
+            raise InputError("no data", "give a scan, or --resume DIR for one that was interrupted")
+        _all_exist([path for path in (data, resume) if path is not None])
         from recon.errors import ReconError
         from recon.output import reconstruct_file
         from recon.params import ReconstructionParams
 
         if device not in ("auto", "cpu", "cuda"):
             raise InputError(f"--device {device} is not auto, cpu or cuda")
-        out = out or data.with_name(f"{data.stem}-reconstruction")
+        if data is not None and resume is None:
+            out = out or data.with_name(f"{data.stem}-reconstruction")
         try:
-            settings = ReconstructionParams.from_yaml(params) if params else ReconstructionParams()
-            settings = settings.model_copy(update={"device": device})
+            settings = ReconstructionParams.from_yaml(params) if params else None
             with _fraction_bar(output) as tell:
-                summary = reconstruct_file(data, out, settings, progress=tell)
+                summary = reconstruct_file(
+                    data, out, settings, resume=resume, device=device, progress=tell
+                )
         except ReconError as error:
             raise InputError(str(error)) from error
         warnings = summary.get("warnings")
         for text in warnings if isinstance(warnings, list) else ():
             output.warn(str(text))
-        output.result(summary, f"{summary.get('verdict', '')}\n{out}")
+        output.result(summary, f"{summary.get('verdict', '')}\n{resume or out}")
 
 
 def simulate_command(

@@ -254,10 +254,15 @@ def segment(
 
 @app.command()
 def reconstruct(
-    data: Annotated[Path, typer.Argument(help="Scan file, described array or NumPy array.")],
+    data: Annotated[
+        Path | None, typer.Argument(help="Scan file, described array or NumPy array.")
+    ] = None,
     params: Annotated[Path | None, typer.Option(help="Parameters (YAML).")] = None,
     out: Out = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with an interrupted reconstruction in this folder.")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -267,7 +272,15 @@ def reconstruct(
     """
     reconstruct_command = _verb("files", "reconstruct_command")
 
-    reconstruct_command(data, params=params, out=out, device=device, as_json=as_json, quiet=quiet)
+    reconstruct_command(
+        data,
+        params=params,
+        out=out,
+        device=device,
+        resume=resume,
+        as_json=as_json,
+        quiet=quiet,
+    )
 
 
 @app.command()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from recon.calibration import Calibration
 from recon.dataset import ScanHeader
+from recon.execution import Team
 from recon.geometry import k_per_mrad, rotation_matrix, scan_positions_A, wavelength_A
 from recon.patterns import Patterns
 from recon.ptychography.optics import Grid, ProbeOptics, probe_spectrum, propagator
@@ -96,3 +97,23 @@ class Experiment:
     def propagator(self) -> Tensor:
         """H between slices, complex64, (n, n)."""
         return propagator(self.grid, self.slab_A, self.tilt_mrad)
+
+
+def agreed(experiment: Experiment, team: Team) -> Experiment:
+    """Return the experiment with the refined numbers of the team's first process."""
+    (a, b), (c, d) = experiment.affine
+    own = [
+        experiment.defocus_A, experiment.C12a_A, experiment.C12b_A, experiment.rotation_deg,
+        experiment.thickness_A, *experiment.tilt_mrad, a, b, c, d,
+    ]  # fmt: skip
+    defocus, c12a, c12b, rotation, thickness, row, col, a, b, c, d = team.agree(own)
+    return replace(
+        experiment,
+        defocus_A=defocus,
+        C12a_A=c12a,
+        C12b_A=c12b,
+        rotation_deg=rotation,
+        thickness_A=thickness,
+        tilt_mrad=(row, col),
+        affine=((a, b), (c, d)),
+    )

@@ -1,10 +1,12 @@
 """Between passes: refine the calibration on a few patterns and let the object follow."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
 
+from recon.ptychography.experiment import agreed
 from recon.ptychography.joint import Fitted, Unknown, joint_step, warped
 from recon.ptychography.solver import MultisliceSolver
 
@@ -23,6 +25,14 @@ class Refiner:
         self.patterns_per_step = patterns_per_step
         self.sigma: dict[str, float] = {}
         self._steps = 0
+
+    def state(self) -> dict[str, Any]:
+        """What the coming steps depend on, JSON-ready."""
+        return {"steps": self._steps, "sigma": self.sigma}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Be as at the time of ``state``."""
+        self._steps, self.sigma = state["steps"], dict(state["sigma"])
 
     def step(
         self, pass_number: int, rng: np.random.Generator, executor: ThreadPoolExecutor
@@ -60,4 +70,4 @@ class Refiner:
         before = solver.experiment
         solver.slices = warped(solver.slices, solver.canvas, before, result.experiment)
         solver.velocity = warped(solver.velocity, solver.canvas, before, result.experiment)
-        solver.recalibrate(result.experiment)
+        solver.recalibrate(agreed(result.experiment, solver.team))

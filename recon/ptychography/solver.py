@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recon.execution import Alone, Team
 from recon.patterns import Patterns
 from recon.ptychography.counts import CountStore
 from recon.ptychography.experiment import Experiment
@@ -93,7 +94,9 @@ class MultisliceSolver:
         held_out: Patterns | None,
         settings: SolverSettings,
         device: torch.device | None = None,
+        team: Team | None = None,
     ) -> None:
+        self.team: Team = team or Alone()
         self.device = device or torch.device("cpu")
         self.canvas = canvas
         self.settings = settings
@@ -110,6 +113,14 @@ class MultisliceSolver:
         self.slices = torch.zeros(shape, device=self.device)
         self.velocity = torch.zeros(shape, device=self.device)
         self.recalibrate(experiment)
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors that the coming passes depend on, besides the experiment."""
+        return {"slices": self.slices, "velocity": self.velocity}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Be as at the time of ``state``."""
+        self.slices, self.velocity = state["slices"], state["velocity"]
 
     def recalibrate(self, experiment: Experiment) -> None:
         """Use another calibration from now on; the object stays."""
@@ -162,19 +173,24 @@ class MultisliceSolver:
         done = 0
         for batch in torch.split(order, self.settings.batch):
             transmission = self.transmission()
+            mine = self.team.share(batch)
             size = CHUNK if self.device.type == "cpu" else len(batch)
             gradient = torch.zeros_like(self.slices)
             for part, chunk_loss, chunk_held, window in executor.map(
                 lambda which: self._gradient(which, transmission),  # noqa: B023
-                torch.split(batch, size),
+                torch.split(mine, size) if len(mine) else (),
             ):
                 gradient.view(len(part), -1).index_add_(1, window, part)
                 loss += chunk_loss
                 held += chunk_held
+            self.team.add_up(gradient)
             self._step(gradient)
             done += len(batch)
             if on_batch is not None:
                 on_batch(done / len(order))
+        sums = torch.tensor([loss, held], dtype=torch.float64, device=self.device)
+        self.team.add_up(sums)
+        loss, held = sums.tolist()
         return PassResult(
             fitted=loss / max(self.electrons, 1),
             held_out=held / self.electrons_held if self.electrons_held else float("nan"),

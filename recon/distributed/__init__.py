@@ -1,0 +1,1 @@
+"""A reconstruction by several processes: ``torchrun --nproc-per-node N -m recon.distributed``."""

@@ -1,0 +1,206 @@
+"""A reconstruction that was stopped goes on as if it had not; two processes do the work of one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+
+from recon.checkpoint import CheckpointError, CheckpointFolder
+from recon.output import reconstruct_file
+from recon.params import ReconstructionParams
+from recon.result import ProgressEvent
+
+if TYPE_CHECKING:
+    from tests.recon.conftest import Truth
+
+SETTINGS = {"max_passes": 4, "threads": 1, "refine_patterns": 32, "checkpoint_every": 1}
+PARAMS = ReconstructionParams.model_validate(SETTINGS)
+
+
+class PowerCutError(Exception):
+    """Stands for a power cut."""
+
+
+@dataclass
+class PullThePlug:
+    """Raises in the given stage and pass."""
+
+    stage: str
+    pass_number: int
+
+    def __call__(self, event: ProgressEvent) -> None:
+        if (event.stage, event.pass_number) == (self.stage, self.pass_number):
+            raise PowerCutError
+
+
+@pytest.fixture(scope="module")
+def scan(turned: "Truth", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A described array that every process can open."""
+    path = tmp_path_factory.mktemp("scan") / "scan.h5"
+    header = turned.header
+    with h5py.File(path, "w") as file:
+        file["counts"] = turned.counted(300.0).dense4d()
+        file.attrs.update(
+            energy_eV=300e3,
+            semiangle_mrad=header.convergence_semiangle_mrad,
+            defocus_A=header.defocus_A,
+            scan_step_A=header.scan_step_A,
+            k_pixel_mrad=header.detector_sampling_mrad,
+            dose_e_per_A2=300.0,
+            scan_rotation_deg=11.0,
+            nominal_thickness_A=64.0,
+        )
+    return path
+
+
+def arrays_of(folder: Path) -> dict[str, np.ndarray]:
+    with h5py.File(folder / "reconstruction.h5") as file:
+        names = ["phase_rad", "slices_phase_rad", "curves/held_out_nll_per_electron", "curves/frc"]
+        return {name: file[name][()] for name in names} | {
+            f"calibration/{name}": file[f"calibration/{name}"][()]
+            for name in ("defocus_A", "tilt_mrad", "thickness_A", "affine")
+        }
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(scan: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    out = tmp_path_factory.mktemp("whole") / "out"
+    reconstruct_file(scan, out, PARAMS, rng_seed=3)
+    assert not (out / "checkpoint").exists(), "nothing is left behind by what is finished"
+    return arrays_of(out)
+
+
+@pytest.mark.parametrize("where", [("reconstruct", 3), ("halves", 2)])
+def test_what_was_interrupted_goes_on_bit_for_bit(
+    scan: Path, tmp_path: Path, uninterrupted: dict[str, np.ndarray], where: tuple[str, int]
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(PowerCutError):
+        reconstruct_file(scan, out, PARAMS, rng_seed=3, progress=PullThePlug(*where))
+    assert not (out / "reconstruction.h5").exists()
+    seen: list[ProgressEvent] = []
+
+    reconstruct_file(None, None, resume=out, progress=seen.append)
+
+    first = next(e.pass_number for e in seen if e.stage == where[0])
+    assert first == where[1], "passes that were done are not done again"
+    resumed = arrays_of(out)
+    for name, array in uninterrupted.items():
+        np.testing.assert_array_equal(resumed[name], array, err_msg=name)
+
+
+def test_other_settings_or_data_are_refused_by_name(scan: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(PowerCutError):
+        reconstruct_file(scan, out, PARAMS, progress=PullThePlug("reconstruct", 2))
+    other = PARAMS.model_copy(update={"step": 0.25})
+    with pytest.raises(CheckpointError, match=r"step was 0\.5, is 0\.25"):
+        reconstruct_file(scan, None, other, resume=out)
+    with pytest.raises(CheckpointError, match="rng_seed was 0, is 1"):
+        reconstruct_file(scan, None, resume=out, rng_seed=1)
+    changed = tmp_path / "changed.h5"
+    changed.write_bytes(scan.read_bytes())
+    with h5py.File(changed, "r+") as file:
+        file["counts"][0, 0, 0, 0] += 1
+    with pytest.raises(CheckpointError, match="source_sha256 was"):
+        reconstruct_file(changed, None, resume=out)
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        reconstruct_file(scan, None, resume=tmp_path / "nothing")
+    (out / "checkpoint" / "fit-1.h5").write_bytes(b"half a file")
+    with pytest.raises(CheckpointError, match=r"fit-1\.h5 is damaged"):
+        reconstruct_file(None, None, resume=out)
+
+
+def test_a_checkpoint_holds_arrays_and_text_only(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    folder.begin({"params": {}})
+    arrays = {"slices": np.arange(6, dtype=np.float32).reshape(2, 3)}
+    folder.save("fit-1", arrays, {"number": 3, "loss": 0.1 + 0.2, "none": float("nan")})
+    found = folder.load("fit-1")
+    assert found is not None
+    np.testing.assert_array_equal(found[0]["slices"], arrays["slices"])
+    assert found[1]["loss"] == 0.1 + 0.2
+    assert np.isnan(found[1]["none"])
+    assert {p.name for p in folder.folder.iterdir()} == {"identity.json", "fit-1.h5"}
+    with h5py.File(folder.folder / "fit-1.h5") as file:
+        assert all(file[name].dtype.hasobject is False or name == "document_json" for name in file)
+
+
+def torchrun(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Two processes on this machine."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+         "--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0",
+         "-m", "recon.distributed", *arguments, "--device", "cpu", "--timeout-s", "60"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+
+
+def test_two_processes_give_the_result_of_one(scan: Path, tmp_path: Path) -> None:
+    settings = SETTINGS | {"max_passes": 3, "half_set_frc": False}
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(settings))
+    alone = ReconstructionParams.model_validate(settings | {"device": "cpu"})
+    reconstruct_file(scan, tmp_path / "one", alone)
+
+    with torchrun(tmp_path, str(scan), "--out", "two", "--params", "p.yaml") as team:
+        out, err = team.communicate(timeout=120)
+
+    assert team.returncode == 0, err
+    (document,) = out.splitlines()
+    assert json.loads(document)["passes"] == 3
+    phases, held = [], []
+    for name in ("one", "two"):
+        with h5py.File(tmp_path / name / "reconstruction.h5") as file:
+            phases.append(file["phase_rad"][()])
+            held.append(file["curves/held_out_nll_per_electron"][()])
+    assert np.abs(phases[0] - phases[1]).max() < 1e-3 * np.abs(phases[0]).max()
+    np.testing.assert_allclose(*held, rtol=1e-5)
+
+
+def children(parent: int) -> list[int]:
+    return [int(p) for p in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the workers in /proc")
+def test_a_killed_process_leaves_a_clear_word_and_a_checkpoint(scan: Path, tmp_path: Path) -> None:
+    settings = SETTINGS | {"max_passes": 40, "patience": 40, "half_set_frc": False}
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(settings))
+    with torchrun(tmp_path, str(scan), "--out", "out", "--params", "p.yaml") as team:
+        kept = tmp_path / "out" / "checkpoint" / "fit-1.h5"
+        patience = time.monotonic() + 90
+        while not kept.exists() and time.monotonic() < patience:
+            time.sleep(0.05)
+        second = max(children(team.pid))
+        os.kill(second, signal.SIGKILL)
+        _, err = team.communicate(timeout=90)
+
+    assert team.returncode != 0
+    assert "is whole; start the same command with --resume" in err
+    assert not (tmp_path / "out" / "reconstruction.h5").exists()
+    found = CheckpointFolder(tmp_path / "out").load("fit-1")
+    assert found is not None
+    reached = found[1]["number"]
+    seen: list[ProgressEvent] = []
+    pull_the_plug = PullThePlug("reconstruct", reached + 2)
+
+    def watch(event: ProgressEvent) -> None:
+        seen.append(event)
+        pull_the_plug(event)
+
+    with pytest.raises(PowerCutError):  # one process goes on with the work of two
+        reconstruct_file(None, None, resume=tmp_path / "out", progress=watch)
+    assert next(e.pass_number for e in seen if e.stage == "reconstruct") == reached + 1
