@@ -28,7 +28,8 @@ class ReconstructionParams(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    engine: Literal["multislice", "parallax"] = "multislice"
+    engine: Literal["multislice", "parallax", "icom", "dpc", "ssb"] = "multislice"
+    """Iterative ptychography, or a direct method for a first look."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(ge=1, le=256)] = 2
     checkpoint_every: Annotated[int, Field(ge=0)] = 2
@@ -67,6 +68,13 @@ class ReconstructionParams(BaseModel):
     held_out_fraction: Fraction = 0.1
     half_set_frc: bool = True
 
+    high_pass_A: Positive | None = None
+    """Direct methods: fade out periods longer than this."""
+    probe_deconvolution: bool = True
+    """iCOM and DPC: divide out the blur by the probe as far as the noise allows."""
+    ssb_overlap: Literal["double", "all"] = "all"
+    """SSB: the trotters only, or also where both discs overlap the undiffracted one."""
+
     step: Positive = 0.5
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     batch: Annotated[int, Field(ge=1)] = 128
@@ -89,3 +97,16 @@ class ReconstructionParams(BaseModel):
             return cls.model_validate(fields)
         except (ValidationError, yaml.YAMLError) as problems:
             raise ParameterError(f"{path}: {problems}") from problems
+
+    def updated(self, **changes: object) -> Self:
+        """Return these settings with some of them changed, checked like those of a file.
+
+        Raises
+        ------
+        ParameterError
+            A misspelt name or an impossible value.
+        """
+        try:
+            return self.model_validate(self.model_dump() | changes)
+        except ValidationError as problems:
+            raise ParameterError(str(problems)) from problems

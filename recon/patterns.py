@@ -48,9 +48,10 @@ class Patterns:
         the original and statistically independent of each other.
         """
         first = rng.random(len(self.pixel)) < fraction
-        return self._take(first), self._take(~first)
+        return self.taking(first), self.taking(~first)
 
-    def _take(self, chosen: NDArray[np.bool_]) -> "Patterns":
+    def taking(self, chosen: NDArray[np.bool_]) -> "Patterns":
+        """Keep only the chosen electrons, bool, one for each."""
         running = np.concatenate([[0], np.cumsum(chosen)])
         return replace(self, pixel=self.pixel[chosen], indptr=running[self.indptr])
 

@@ -20,6 +20,7 @@ from recon.params import ReconstructionParams
 from recon.result import Curves, ProgressEvent, Reconstruction, Resolution, Stage
 
 if TYPE_CHECKING:
+    from recon.direct.phase import DirectEngine
     from recon.engine import EngineResult
     from recon.execution import Execution
 
@@ -61,6 +62,8 @@ class _Fit:
     curves: Curves
     best_pass: int
     stopped_because: str
+    finest_A: float = 0.0
+    """What the raster of a direct image carries; agreement beyond it is that of interpolation."""
 
 
 def reconstruct(
@@ -91,8 +94,8 @@ def reconstruct(
     calibrated = calibrate(dataset, params)
     clock.lap("calibrate")
     warnings = list(calibrated.warnings)
-    if params.engine == "parallax":
-        fit = _fit_parallax(dataset, calibrated, rng)
+    if params.engine != "multislice":
+        fit = _fit_direct(dataset, calibrated, params, params.engine, rng)
     else:
         fit = _fit_multislice(dataset, calibrated, params, rng, tell, execution)
     clock.lap("reconstruct")
@@ -145,13 +148,14 @@ def _judge(
     fit: _Fit, region: tuple[slice, slice], matrix: NDArray[np.float64], electrons: int
 ) -> tuple[Resolution, RingCorrelation | None, list[Spot]]:
     halves = None if fit.halves is None else tuple(half[region] for half in fit.halves)
-    return measure_resolution(
+    resolution, frc, spots = measure_resolution(
         fit.phase[region],
         (halves[0], halves[1]) if halves else None,
         fit.pixel_size_A,
         raster=matrix,
         electrons=float(electrons),
     )
+    return resolution.no_finer_than(fit.finest_A), frc, spots
 
 
 def _quality_warnings(fit: _Fit, resolution: Resolution) -> list[str]:
@@ -163,29 +167,31 @@ def _quality_warnings(fit: _Fit, resolution: Resolution) -> list[str]:
     return warnings
 
 
-def _fit_parallax(dataset: Dataset4D, calibrated: Calibrated, rng: np.random.Generator) -> _Fit:
-    """Tilt-corrected bright field only: seconds, no model, two to three ångström."""
-    from recon.parallax import BrightFieldSpectra
+def _fit_direct(
+    dataset: Dataset4D,
+    calibrated: Calibrated,
+    params: ReconstructionParams,
+    engine: "DirectEngine",
+    rng: np.random.Generator,
+) -> _Fit:
+    """One direct image: seconds, no iteration; what it reaches depends on the method."""
+    from recon.direct.phase import image_calibrated
 
-    header = dataset.header
-    matrix = rotation_matrix(calibrated.calibration.rotation_deg.value) * header.scan_step_A
-    pixel = header.scan_step_A / 2
-    image, centre = resample(phase_image(calibrated.spectra, calibrated.shear), matrix, pixel)
-    halves = [
-        resample(phase_image(BrightFieldSpectra(half, header), calibrated.shear), matrix, pixel)[0]
-        for half in calibrated.patterns.split(0.5, rng)
-    ]
+    image = image_calibrated(
+        dataset.header, calibrated, engine, params, rng if params.half_set_frc else None
+    )
     return _Fit(
         calibration=calibrated.calibration,
-        phase=image,
-        slices=image[None],
+        phase=image.phase_rad,
+        slices=image.phase_rad[None],
         probe=np.zeros((0, calibrated.patterns.n, calibrated.patterns.n), np.complex64),
-        pixel_size_A=pixel,
-        scan_centre_px=centre,
-        halves=(halves[0], halves[1]),
+        pixel_size_A=image.pixel_size_A,
+        scan_centre_px=image.centre_px,
+        halves=image.halves,
         curves=Curves(),
         best_pass=0,
         stopped_because="direct method",
+        finest_A=image.finest_A,
     )
 
 

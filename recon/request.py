@@ -68,7 +68,7 @@ def open_request(
         rng_seed = found["rng_seed"] if rng_seed is None else rng_seed
     params = params or ReconstructionParams()
     if device is not None:
-        params = ReconstructionParams.model_validate(params.model_dump() | {"device": device})
+        params = params.updated(device=device)
     if resume is not None and not Path(data or "").exists():
         raise CheckpointError(f"{data}, which {folder} was begun with, is gone; put it back")
     dataset = open_4d(data or "")

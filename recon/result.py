@@ -1,6 +1,6 @@
 """What a reconstruction returns: pictures, numbers, and how far they may be trusted."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -52,6 +52,16 @@ class Resolution:
     lattice_limit_A: float = float("nan")
     n_spots: int = 0
     effective_electrons: float = 0.0
+
+    def no_finer_than(self, finest_A: float) -> "Resolution":
+        """Return these numbers, none of them below what the image's raster can carry."""
+        return replace(
+            self,
+            frc_half_A=float(np.maximum(self.frc_half_A, finest_A)),
+            frc_at_half_A=float(np.maximum(self.frc_at_half_A, finest_A)),
+            frc_half_bit_A=float(np.maximum(self.frc_half_bit_A, finest_A)),
+            lattice_limit_A=float(np.maximum(self.lattice_limit_A, finest_A)),
+        )
 
 
 @dataclass(frozen=True)

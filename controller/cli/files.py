@@ -157,6 +157,7 @@ def reconstruct_command(
     params: Path | None,
     out: Path | None,
     device: str,
+    engine: str | None = None,
     resume: Path | None = None,
     as_json: bool,
     quiet: bool,
@@ -176,6 +177,8 @@ def reconstruct_command(
             out = out or data.with_name(f"{data.stem}-reconstruction")
         try:
             settings = ReconstructionParams.from_yaml(params) if params else None
+            if engine is not None:
+                settings = (settings or ReconstructionParams()).updated(engine=engine)
             with _fraction_bar(output) as tell:
                 summary = reconstruct_file(
                     data, out, settings, resume=resume, device=device, progress=tell

@@ -260,6 +260,14 @@ def reconstruct(
     params: Annotated[Path | None, typer.Option(help="Parameters (YAML).")] = None,
     out: Out = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    engine: Annotated[
+        str | None,
+        typer.Option(help="multislice, or a direct method: parallax, icom, dpc, ssb."),
+    ] = None,
+    virtual: Annotated[
+        str | None,
+        typer.Option(help="Virtual images instead: bf,abf,adf,20-40,0-12@45-135 (mrad, deg)."),
+    ] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with an interrupted reconstruction in this folder.")
     ] = None,
@@ -270,6 +278,10 @@ def reconstruct(
 
     Example: `lodestem reconstruct scan.h5 --out result`.
     """
+    if virtual is not None:
+        virtual_command = _verb("reconstruction", "virtual_command")
+        virtual_command(data, virtual, out=out, as_json=as_json, quiet=quiet)
+        return
     reconstruct_command = _verb("files", "reconstruct_command")
 
     reconstruct_command(
@@ -277,6 +289,7 @@ def reconstruct(
         params=params,
         out=out,
         device=device,
+        engine=engine,
         resume=resume,
         as_json=as_json,
         quiet=quiet,

@@ -1,0 +1,93 @@
+"""How far every pattern is deflected: centre of mass of its electrons, or two halves' difference.
+
+A thin specimen of phase V turns the beam by the local slope: the mean k of a pattern is
+
+    k(r_p) = int |psi(r - r_p)|^2 grad V(r) / 2 pi dr.
+
+The centre of mass of N electrons has the variance sigma_k^2 / N, for a filled disc k_edge^2 / 4N.
+The difference of two halves of the disc, what a four-quadrant detector gives, has 2.5 times that.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.dataset import ScanHeader
+from recon.geometry import k_per_mrad
+from recon.patterns import Patterns
+
+Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Deflection:
+    """Mean k (row, col) of every pattern in the detector frame, (2, scan_y, scan_x), 1/Å.
+
+    The mean over the scan is removed; positions without electrons have none. ``variance`` is
+    that of one component at one position, shot noise alone, 1/Å².
+    """
+
+    k_A: Float
+    variance: float
+
+
+def _frequencies(patterns: Patterns, header: ScanHeader) -> tuple[Float, Float]:
+    """Transverse k (row, col) of every electron, from the true beam centre, 1/Å."""
+    n = patterns.n
+    row, col = np.divmod(patterns.pixel, n)
+    k_pixel = header.detector_sampling_mrad * k_per_mrad(header.energy_keV)
+    centred_row = (row + n // 2) % n - n // 2 - patterns.offset_px[0]
+    centred_col = (col + n // 2) % n - n // 2 - patterns.offset_px[1]
+    return centred_row * k_pixel, centred_col * k_pixel
+
+
+def _mean_per_position(
+    values: tuple[Float, Float], patterns: Patterns, header: ScanHeader
+) -> Float:
+    owner = np.repeat(patterns.position, np.diff(patterns.indptr))
+    n = header.n_positions
+    electrons = np.bincount(owner, minlength=n)
+    seen = electrons > 0
+    mean = np.zeros((2, n))
+    for axis, value in enumerate(values):
+        total = np.bincount(owner, weights=value, minlength=n)
+        mean[axis, seen] = total[seen] / electrons[seen]
+        mean[axis, seen] -= mean[axis, seen].mean()
+    return mean.reshape(2, *header.scan_shape)
+
+
+def centre_of_mass(
+    patterns: Patterns, header: ScanHeader, *, max_angle_mrad: float | None = None
+) -> Deflection:
+    """First moment of every pattern, from its list of electrons.
+
+    Parameters
+    ----------
+    max_angle_mrad
+        Leave out what is scattered further: beyond the disc single electrons weigh heavily and
+        say little. Default: one and a half times the convergence semi-angle.
+    """
+    limit_mrad = max_angle_mrad or 1.5 * header.convergence_semiangle_mrad
+    k = _frequencies(patterns, header)
+    kept = np.hypot(*k) <= limit_mrad * k_per_mrad(header.energy_keV)
+    chosen = patterns.taking(kept)
+    values = (k[0][kept], k[1][kept])
+    per_pattern = max(chosen.n_electrons / chosen.n_patterns, 1e-9)
+    variance = float(np.var(values[0]) + np.var(values[1])) / 2 / per_pattern
+    return Deflection(_mean_per_position(values, chosen, header), variance)
+
+
+def quadrant_difference(patterns: Patterns, header: ScanHeader) -> Deflection:
+    """Deflection from the halves of the bright-field disc, as a segmented detector sees it.
+
+    A disc of radius a that moves by d takes 4 d / (pi a) of its electrons over the border.
+    """
+    edge = header.convergence_semiangle_mrad * k_per_mrad(header.energy_keV)
+    k = _frequencies(patterns, header)
+    kept = np.hypot(*k) <= 1.1 * edge
+    chosen = patterns.taking(kept)
+    per_unit = np.pi * edge / 4
+    values = (np.sign(k[0][kept]) * per_unit, np.sign(k[1][kept]) * per_unit)
+    per_pattern = max(chosen.n_electrons / chosen.n_patterns, 1e-9)
+    return Deflection(_mean_per_position(values, chosen, header), per_unit**2 / per_pattern)
