@@ -1,7 +1,7 @@
 """What a fit carries from one pass to the next, in one place, so that it can be put on disk."""
 
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -10,15 +10,33 @@ from torch import Tensor
 from recon.checkpoint import Arrays, Document
 from recon.ptychography.experiment import Experiment
 from recon.ptychography.refiner import Refiner
-from recon.ptychography.solver import MultisliceSolver
 from recon.ptychography.stopping import HeldOutStop
+
+
+class Fittable(Protocol):
+    """What a solver shows of itself."""
+
+    experiment: Experiment
+    device: torch.device
+
+    def all_slices(self) -> Tensor:
+        """Phase of every slice, a copy."""
+
+    def recalibrate(self, experiment: Experiment) -> None:
+        """Use another calibration from now on."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors that the coming passes depend on, besides the experiment."""
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Be as at the time of ``state``."""
 
 
 @dataclass
 class FitState:
     """One fit under way; ``reason`` is empty until it ends."""
 
-    solver: MultisliceSolver
+    solver: Fittable
     rng: np.random.Generator
     stop: HeldOutStop | None = None
     refiner: Refiner | None = None

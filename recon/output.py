@@ -84,6 +84,9 @@ def write_hdf5(result: Reconstruction, path: Path) -> None:
         file["positions_A"] = result.positions_A
         parallax = file.create_dataset("parallax_phase_rad", data=result.parallax_phase_rad)
         parallax.attrs["pixel_size_A"] = result.header.scan_step_A / 2
+        if result.lattice_residual_rad is not None:
+            file["lattice_residual_rad"] = result.lattice_residual_rad
+            file["lattice_residual_rad"].attrs["pixel_size_A"] = result.pixel_size_A
         _write_calibration(file.create_group("calibration"), result)
         _write_curves(file.create_group("curves"), result)
         _write_resolution(file.create_group("resolution"), result)
@@ -140,6 +143,7 @@ def _write_provenance(group: h5py.Group, result: Reconstruction) -> None:
     group["header_json"] = header.model_dump_json()
     group["verdict"] = result.verdict
     group["stopped_because"] = result.stopped_because
+    group["priors_json"] = json.dumps(list(result.priors), ensure_ascii=False)
     group["warnings_json"] = json.dumps(list(result.warnings), ensure_ascii=False)
 
 

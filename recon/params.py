@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from recon.errors import ReconError
+from recon.solvers.settings import Regulariser
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -82,6 +83,50 @@ class ReconstructionParams(BaseModel):
     """0: all slices equal; 1: free slices."""
     floor_fraction: Positive = 0.2
     positivity: bool = True
+
+    solver: Literal["lsq", "adam", "lbfgs", "epie"] = "lsq"
+    """How to climb. All but the default begin from the calibration that the default one finds."""
+    likelihood: Literal["poisson", "anscombe", "amplitude"] = "poisson"
+    """Only Poisson is unbiased at few counts."""
+    probe: Literal["parametric", "free"] = "parametric"
+    """A free probe is taken only where the dose carries it, else a warning says why not."""
+    probe_modes: Annotated[int, Field(ge=1, le=12)] = 1
+    """Incoherent modes: of a free probe, or 3, 4 or 7 points of a source of finite size."""
+    source_size_A: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Standard deviation of the demagnified source at the specimen."""
+    position_correction: Literal["off", "auto"] = "off"
+    """Shift every position by as much as its counts carry."""
+    regularisers: tuple[Regulariser, ...] = ()
+    """Priors beyond positivity and slice coupling: band_limit, tv, lattice."""
+
+    @model_validator(mode="after")
+    def _modes_have_a_meaning(self) -> Self:
+        if self.probe_modes > 1 and self.probe == "parametric" and not self.source_size_A:
+            raise ValueError(
+                f"probe_modes is {self.probe_modes} with a parametric probe of no source size; "
+                f"give source_size_A, or probe: free"
+            )
+        if self.source_size_A and (self.probe == "free" or self.probe_modes not in (3, 4, 7)):
+            raise ValueError("source_size_A belongs to a parametric probe of 3, 4 or 7 probe_modes")
+        return self
+
+    @property
+    def beside_default(self) -> bool:
+        """Something is asked for that only the engines of ``recon.solvers`` have."""
+        return (
+            (self.solver, self.likelihood, self.probe) != ("lsq", "poisson", "parametric")
+            or self.probe_modes > 1
+            or self.position_correction != "off"
+            or bool(self.regularisers)
+        )
+
+    def prior_labels(self, n_slices: int) -> tuple[str, ...]:
+        """What was believed before the counts were seen, in words."""
+        labels = ["phase not below zero"] if self.positivity and self.solver != "epie" else []
+        if n_slices > 1 and self.solver != "epie" and self.slice_coupling < 1:
+            alike = "equal" if self.slice_coupling == 0 else f"alike ({self.slice_coupling:g})"
+            labels.append(f"all {n_slices} slices {alike}")
+        return (*labels, *(prior.label() for prior in self.regularisers))
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Self:

@@ -4,6 +4,7 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,6 +65,9 @@ class _Fit:
     stopped_because: str
     finest_A: float = 0.0
     """What the raster of a direct image carries; agreement beyond it is that of interpolation."""
+    priors: tuple[str, ...] = ()
+    residual: Image | None = None
+    notes: tuple[str, ...] = ()
 
 
 def reconstruct(
@@ -108,7 +112,7 @@ def reconstruct(
     )
     region = scanned_rectangle(header.scan_shape, matrix, fit.pixel_size_A, fit.scan_centre_px)
     resolution, frc, spots = _judge(fit, region, matrix, calibrated.patterns.n_electrons)
-    warnings += _quality_warnings(fit, resolution)
+    warnings += [*fit.notes, *_quality_warnings(fit, resolution)]
     parallax, _ = resample(
         phase_image(calibrated.spectra, calibrated.shear), matrix, header.scan_step_A / 2
     )
@@ -141,6 +145,8 @@ def reconstruct(
         source_sha256=dataset.sha256,
         rng_seed=rng_seed,
         timings_s=clock.stages,
+        priors=fit.priors,
+        lattice_residual_rad=fit.residual,
     )
 
 
@@ -206,6 +212,7 @@ def _fit_multislice(
     from recon.engine import fit_fixed, fit_until_turn
     from recon.ptychography.experiment import Experiment
     from recon.ptychography.raster import make_canvas
+    from recon.solvers.fit import BesideResult, Repeat, fit_beside
 
     patterns, calibration = calibrated.patterns, calibrated.calibration
     n_slices = params.n_slices or _slices_for(calibration.thickness_A.value, params)
@@ -213,16 +220,26 @@ def _fit_multislice(
     canvas = make_canvas(start.positions_A(), start.grid.sampling_A, patterns.n)
     share = 0.55 if params.half_set_frc else 0.95
 
-    def during(number: int, part: float, fitted: float, held: float) -> None:
-        done = 0.02 + share * (number - 1 + part) / params.max_passes
-        message = f"pass {number}"
-        tell(ProgressEvent("reconstruct", done, message, number, fitted, held))
+    both = bool(params.refine) and params.beside_default
 
-    main = fit_until_turn(
-        start, canvas, patterns, params, rng, during,
-        nominal_thickness_A=dataset.header.nominal_thickness_A, execution=execution,
-    )  # fmt: skip
-    refined = _refined(calibration, main)
+    def during(number: int, part: float, fitted: float, held: float, begun: float = 0.0) -> None:
+        passes = begun + (number - 1 + part) / params.max_passes * (0.5 if both else 1.0)
+        message = f"pass {number}"
+        tell(ProgressEvent("reconstruct", 0.02 + share * passes, message, number, fitted, held))
+
+    beside: BesideResult | None = None
+    refined = calibration
+    if params.refine or not params.beside_default:
+        main = fit_until_turn(
+            start, canvas, patterns, params, rng, during,
+            nominal_thickness_A=dataset.header.nominal_thickness_A, execution=execution,
+        )  # fmt: skip
+        start, refined = main.experiment, _refined(calibration, main)
+    if params.beside_default:
+        main = beside = fit_beside(
+            start, canvas, patterns, params, rng,
+            on_progress=partial(during, begun=0.5 if both else 0.0), execution=execution,
+        )  # fmt: skip
     halves: list[EngineResult] = []
     half_passes = min(main.best_pass, MAX_HALF_PASSES)
     if params.half_set_frc:
@@ -233,13 +250,21 @@ def _fit_multislice(
                 fraction = 0.02 + share + (0.95 - share) * done
                 tell(ProgressEvent("halves", fraction, f"half set {index + 1}", number))
 
+            repeat = Repeat(half_passes, beside.shift_A) if beside is not None else None
             halves.append(
-                fit_fixed(
+                fit_beside(
+                    main.experiment, canvas, half, params, rng,
+                    repeat=repeat, on_progress=on_half, execution=execution,
+                )
+                if repeat is not None
+                else fit_fixed(
                     main.experiment, canvas, half, params, rng,
                     passes=half_passes, on_progress=on_half, execution=execution,
                 )
             )  # fmt: skip
     probe = main.experiment.entrance_probe()[None].to("cpu").numpy().astype(np.complex64)
+    if beside is not None and beside.probe is not None:
+        probe = beside.probe
     return _Fit(
         calibration=refined,
         phase=main.phase(),
@@ -251,6 +276,9 @@ def _fit_multislice(
         curves=Curves(main.fitted, main.held_out, main.defocus_A),
         best_pass=main.best_pass,
         stopped_because=main.stopped_because,
+        priors=params.prior_labels(n_slices),
+        residual=None if beside is None else beside.residual,
+        notes=() if beside is None else beside.notes,
     )
 
 

@@ -100,6 +100,10 @@ class Reconstruction:
     source_sha256: str = ""
     rng_seed: int = 0
     timings_s: dict[str, float] = field(default_factory=dict)
+    priors: tuple[str, ...] = ()
+    """What was believed before the counts were seen."""
+    lattice_residual_rad: Float32 | None = None
+    """What a lattice average left out, projected, like ``phase_rad``."""
 
     def scanned_field(self, border_A: float = 0.0) -> tuple[slice, slice]:
         """Largest upright rectangle of ``phase_rad`` inside the scan, less a border."""
@@ -134,6 +138,7 @@ class Reconstruction:
             "passes": self.passes,
             "best_pass": self.best_pass,
             "stopped_because": self.stopped_because,
+            "priors": list(self.priors),
             "n_slices": len(self.slices_phase_rad),
             "pixel_size_A": self.pixel_size_A,
             "elapsed_s": self.elapsed_s,

@@ -47,9 +47,7 @@ class Probe:
         quadratic = s.C10_A * (ky**2 + kx**2) + s.C12a_A * (kx**2 - ky**2) + 2 * s.C12b_A * ky * kx
         edge = np.clip((self.k_edge_A - np.hypot(ky, kx)) / self.pixel_A + 0.5, 0.0, 1.0)
         chi = np.pi * self.wavelength_A * quadratic
-        wave: Complex = np.exp(-1j * chi)
-        wave *= np.sqrt(edge)
-        return wave
+        return np.asarray(np.sqrt(edge) * np.exp(-1j * chi))
 
     def intensity_transfer(self, q: Float, pixels: int = 24) -> Complex:
         """Transform of |psi(r)|^2 at q (2, rows, cols): autocorrelation of P, one at q = 0."""
@@ -63,7 +61,8 @@ class Probe:
         for some in range(0, flat.shape[1], 256):
             qy, qx = flat[:, some : some + 256, None]
             transfer[some : some + 256] = (centre.conj() * self.at(ky + qy, kx + qx)).sum(axis=1)
-        return (transfer / total).reshape(q.shape[1:])
+        transfer /= total
+        return transfer.reshape(q.shape[1:])
 
 
 def probe_of(spectra: BrightFieldSpectra, shear: Shear) -> Probe:

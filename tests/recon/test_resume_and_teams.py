@@ -99,6 +99,21 @@ def test_what_was_interrupted_goes_on_bit_for_bit(
         np.testing.assert_array_equal(resumed[name], array, err_msg=name)
 
 
+@pytest.mark.parametrize("solver", ["adam", "lbfgs", "epie"])
+def test_the_other_engines_go_on_bit_for_bit_too(scan: Path, tmp_path: Path, solver: str) -> None:
+    params = PARAMS.updated(solver=solver, refine=(), half_set_frc=False)
+    reconstruct_file(scan, tmp_path / "whole", params)
+    out = tmp_path / "out"
+    with pytest.raises(PowerCutError):
+        reconstruct_file(scan, out, params, progress=PullThePlug("reconstruct", 3))
+    reconstruct_file(None, None, resume=out)
+    phases = []
+    for folder in (out, tmp_path / "whole"):
+        with h5py.File(folder / "reconstruction.h5") as file:
+            phases.append(file["phase_rad"][()])
+    np.testing.assert_array_equal(*phases)
+
+
 def test_other_settings_or_data_are_refused_by_name(scan: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(PowerCutError):
