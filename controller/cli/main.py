@@ -255,7 +255,7 @@ def segment(
 @app.command()
 def reconstruct(
     data: Annotated[
-        Path | None, typer.Argument(help="Scan file, described array or NumPy array.")
+        list[Path] | None, typer.Argument(help="Scan files, described arrays or NumPy arrays.")
     ] = None,
     params: Annotated[Path | None, typer.Option(help="Parameters (YAML).")] = None,
     out: Out = None,
@@ -271,21 +271,50 @@ def reconstruct(
     resume: Annotated[
         Path | None, typer.Option(help="Go on with an interrupted reconstruction in this folder.")
     ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Dask scheduler for many scans: local, or an address."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Local worker processes.", min=1)] = None,
+    search: Annotated[
+        int | None, typer.Option(help="Try so many settings, keep the best by likelihood.", min=2)
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Turn a 4D-STEM data set into a phase image and say how good it is.
 
-    Example: `lodestem reconstruct scan.h5 --out result`.
+    Example: `lodestem reconstruct scan.h5 --out result`; many scans: `lodestem reconstruct
+    *.h5 --out results`. Exits 5 if one of many failed.
     """
+    one = data[0] if data else None
+    if scheduler is not None or (data is not None and len(data) > 1):
+        many_command = _verb("reconstruction", "many_command")
+        many_command(
+            data or [],
+            out=out,
+            params=params,
+            changes={"device": device, "engine": engine},
+            scheduler=scheduler or "local",
+            workers=workers,
+            as_json=as_json,
+            quiet=quiet,
+        )
+        return
     if virtual is not None:
         virtual_command = _verb("reconstruction", "virtual_command")
-        virtual_command(data, virtual, out=out, as_json=as_json, quiet=quiet)
+        virtual_command(one, virtual, out=out, as_json=as_json, quiet=quiet)
+        return
+    if search is not None:
+        search_command = _verb("reconstruction", "search_command")
+        search_command(
+            one, search, out=out, params=params, device=device, as_json=as_json, quiet=quiet
+        )
         return
     reconstruct_command = _verb("files", "reconstruct_command")
 
     reconstruct_command(
-        data,
+        one,
         params=params,
         out=out,
         device=device,
