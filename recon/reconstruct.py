@@ -215,7 +215,7 @@ def _fit_multislice(
     from recon.solvers.fit import BesideResult, Repeat, fit_beside
 
     patterns, calibration = calibrated.patterns, calibrated.calibration
-    n_slices = params.n_slices or _slices_for(calibration.thickness_A.value, params)
+    n_slices = params.n_slices or slices_for(calibration.thickness_A.value, params)
     start = Experiment.of(dataset.header, patterns, calibration, n_slices)
     canvas = make_canvas(start.positions_A(), start.grid.sampling_A, patterns.n)
     share = 0.55 if params.half_set_frc else 0.95
@@ -282,7 +282,8 @@ def _fit_multislice(
     )
 
 
-def _slices_for(thickness_A: float, params: ReconstructionParams) -> int:
+def slices_for(thickness_A: float, params: ReconstructionParams) -> int:
+    """Slices of a specimen this thick where none are asked for."""
     return int(np.clip(np.ceil(thickness_A / params.slice_thickness_A), MIN_SLICES, MAX_SLICES))
 
 

@@ -90,6 +90,57 @@ def many_command(
             raise typer.Exit(Exit.FINDINGS)
 
 
+def search_command(
+    data: Path | None,
+    trials: int,
+    *,
+    out: Path | None,
+    params: Path | None,
+    device: str,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Try settings, keep the best by held-out likelihood, and reconstruct with them."""
+    with command("reconstruct", as_json=as_json, quiet=quiet) as output:
+        scan = existing(data)
+        from recon.errors import ReconError
+        from recon.output import reconstruct_file
+        from recon.params import ReconstructionParams
+        from recon.request import open_request
+        from recon.search import Tried, search_settings, write_best
+
+        out = out or scan.with_name(f"{scan.stem}-search")
+        try:
+            given = ReconstructionParams.from_yaml(params) if params else None
+            request = open_request(scan, out, given, device=device)
+            output.say(f"{trials} trials; the first is with the settings as they are")
+
+            def tell(number: int, tried: Tried) -> None:
+                settings = ", ".join(f"{k} {v:.3g}" for k, v in tried.settings.items())
+                said = tried.error or f"held-out {tried.held_out:.5f} in {tried.passes} passes"
+                output.say(f"{number}: {said} ({settings})")
+
+            best, all_tried = search_settings(
+                request.dataset, trials, request.params, out=out, on_trial=tell
+            )
+            settings_file = write_best(out, best)
+            summary = reconstruct_file(scan, out, best, rng_seed=request.rng_seed + 1)
+        except ReconError as error:
+            raise InputError(str(error)) from error
+        losses = [tried.held_out for tried in all_tried]
+        summary |= {
+            "search": {
+                "trials": [vars(tried) for tried in all_tried],
+                "best_settings": str(settings_file),
+            }
+        }
+        output.result(
+            summary,
+            f"held-out loss {losses[0]:.5f} as it was, {min(losses):.5f} at best\n"
+            f"{summary['verdict']}\n{out}",
+        )
+
+
 def existing(data: Path | None) -> Path:
     """Return the path of a scan that is there."""
     if data is None:

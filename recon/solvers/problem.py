@@ -155,6 +155,15 @@ class Problem:
         loss, held = sums.tolist()
         return Evaluation(loss, held, gradient, probe)
 
+    def expected_losses(
+        self, slices: Tensor, spectra: Tensor, executor: ThreadPoolExecutor
+    ) -> tuple[float, float]:
+        """Fitted and held-out loss of all patterns, summed."""
+        everyone = torch.arange(self.patterns.n_patterns, device=self.device)
+        probe = spectra.to(self.device, torch.complex64)
+        found = self.evaluate(slices.to(self.device), probe, everyone, executor)
+        return found.fitted, found.held_out
+
     def gather(self, transmission: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
         """Transmission in the windows, complex (slice, batch, n, n), and their flat indices."""
         window = self.raster.window(which, self.n, self.canvas.shape[1]).view(-1)
