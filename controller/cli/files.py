@@ -14,6 +14,7 @@ from rich.progress import Progress
 
 from controller.cli.holder import HolderFlags, drawable, stage_given
 from controller.cli.output import InputError, Output, command
+from controller.cli.reconstruction import live_bar
 
 SIMULATORS = "lodestem.simulators"
 """Entry points that write data sets of a scenario: the simulator is found, never imported."""
@@ -179,7 +180,7 @@ def reconstruct_command(
             settings = ReconstructionParams.from_yaml(params) if params else None
             if engine is not None:
                 settings = (settings or ReconstructionParams()).updated(engine=engine)
-            with _fraction_bar(output) as tell:
+            with live_bar(output) as tell:
                 summary = reconstruct_file(
                     data, out, settings, resume=resume, device=device, progress=tell
                 )
@@ -260,15 +261,6 @@ class bar:  # noqa: N801  used like a function
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
-
-
-class _fraction_bar(bar):  # noqa: N801  used like a function
-    def __init__(self, output: Output) -> None:
-        super().__init__(output, "reconstruct")
-
-    def __enter__(self) -> Callable[[Any], None]:  # type: ignore[override]
-        advance = super().__enter__()
-        return lambda event: advance(round(1000 * event.fraction), 1000)
 
 
 def _all_exist(paths: list[Path]) -> None:

@@ -1,14 +1,55 @@
 """The other ways of ``lodestem reconstruct``: virtual images, many scans, a search of settings."""
 
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from controller.cli.output import Exit, InputError, command
+from controller.cli.output import Exit, InputError, Output, command
+
+if TYPE_CHECKING:
+    from recon.result import ProgressEvent
+
+
+@contextmanager
+def live_bar(
+    output: Output, console: Console | None = None
+) -> Iterator[Callable[[ProgressEvent], None]]:
+    """Stage, pass, losses per electron and time left on stderr; silent where it is no terminal."""
+    console = console or Console(stderr=True)
+    columns = (
+        TextColumn("{task.description:<24}"),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[losses]}"),
+        TimeRemainingColumn(),
+    )
+    silent = output.quiet or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=silent) as progress:
+        task = progress.add_task("calibrate", total=1.0, losses="")
+
+        def tell(event: ProgressEvent) -> None:
+            losses = [
+                f"{name} {value:.4f}"
+                for name, value in (("fitted", event.fitted), ("held out", event.held_out))
+                if math.isfinite(value)
+            ]
+            progress.update(
+                task,
+                completed=event.fraction,
+                description=f"{event.stage}: {event.message}"[:24],
+                losses=", ".join(losses),
+            )
+
+        yield tell
 
 
 def virtual_command(
@@ -124,7 +165,10 @@ def search_command(
                 request.dataset, trials, request.params, out=out, on_trial=tell
             )
             settings_file = write_best(out, best)
-            summary = reconstruct_file(scan, out, best, rng_seed=request.rng_seed + 1)
+            with live_bar(output) as tell_event:
+                summary = reconstruct_file(
+                    scan, out, best, rng_seed=request.rng_seed + 1, progress=tell_event
+                )
         except ReconError as error:
             raise InputError(str(error)) from error
         losses = [tried.held_out for tried in all_tried]
