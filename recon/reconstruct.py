@@ -198,6 +198,7 @@ def _fit_direct(
         best_pass=0,
         stopped_because="direct method",
         finest_A=image.finest_A,
+        notes=image.notes,
     )
 
 

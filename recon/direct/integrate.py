@@ -29,6 +29,22 @@ def scan_frequencies(shape: tuple[int, int], matrix_A: Float, *, finer: int = 1)
     return np.einsum("ji,jyx->iyx", np.linalg.inv(matrix_A), grid)
 
 
+def curl_free_part(deflection: Deflection, matrix_A: Float) -> float:
+    """Part of the deflections beyond shot noise that a phase can cause; NaN where there is none.
+
+    The slope of a phase has no curl; thick or tilted specimens deflect with one.
+    """
+    shape = deflection.k_A.shape[1:]
+    q = scan_frequencies((shape[0], shape[1]), matrix_A)
+    norm = np.maximum(np.hypot(*q), 1e-30)
+    K = np.fft.fft2(deflection.k_A)
+    along, across = (q * K).sum(axis=0) / norm, (q[0] * K[1] - q[1] * K[0]) / norm
+    noise = deflection.variance * norm.size
+    slope, curl = (float((np.abs(part) ** 2 - noise).ravel()[1:].sum()) for part in (along, across))
+    total = slope + max(curl, 0.0)
+    return slope / total if slope > 0 else float("nan")
+
+
 def integrate_deflection(
     deflection: Deflection,
     matrix_A: Float,

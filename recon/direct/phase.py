@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from recon.calibrate import Calibrated, calibrate
 from recon.dataset import Dataset4D, ScanHeader
 from recon.direct.deflection import centre_of_mass, quadrant_difference
-from recon.direct.integrate import integrate_deflection, scan_frequencies
+from recon.direct.integrate import curl_free_part, integrate_deflection, scan_frequencies
 from recon.direct.single_side_band import finer_raster, probe_of, side_band_phase
 from recon.geometry import scan_matrix
 from recon.parallax import BrightFieldSpectra, Shear, phase_image, resample
@@ -20,6 +20,9 @@ Float = NDArray[np.float64]
 Image = NDArray[np.float32]
 DirectEngine = Literal["parallax", "icom", "dpc", "ssb"]
 DIRECT_ENGINES: tuple[DirectEngine, ...] = ("parallax", "icom", "dpc", "ssb")
+
+ADEQUATE = 0.7
+"""Part of the contrast that a method's model must explain; below, its image is doubtful."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class DirectImage:
     finest_A: float
     """Twice the step of the raster it was computed on."""
     halves: tuple[Image, Image] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def direct_phase(
@@ -66,12 +70,14 @@ def image_calibrated(
     matrix = scan_matrix(header, calibrated.shear.rotation_deg)
     pixel_A = header.scan_step_A / (2 if finer == 1 else finer)
 
-    def image(patterns: Patterns, spectra: BrightFieldSpectra) -> tuple[Image, tuple[float, float]]:
-        raw = _on_the_raster(engine, header, patterns, spectra, calibrated.shear, params)
+    def image(
+        patterns: Patterns, spectra: BrightFieldSpectra
+    ) -> tuple[Image, tuple[float, float], float]:
+        raw, explained = _on_the_raster(engine, header, patterns, spectra, calibrated.shear, params)
         ends = tuple(slice(n - finer + 1) for n in raw.shape)
-        return resample(raw[ends], matrix / finer, pixel_A)
+        return *resample(raw[ends], matrix / finer, pixel_A), explained
 
-    phase, centre_px = image(calibrated.patterns, calibrated.spectra)
+    phase, centre_px, explained = image(calibrated.patterns, calibrated.spectra)
     both: tuple[Image, Image] | None = None
     if halves is not None:
         first, second = (
@@ -79,7 +85,20 @@ def image_calibrated(
             for half in calibrated.patterns.split(0.5, halves)
         )
         both = first, second
-    return DirectImage(phase, pixel_A, centre_px, 2 * header.scan_step_A / finer, both)
+    finest_A = 2 * header.scan_step_A / finer
+    return DirectImage(phase, pixel_A, centre_px, finest_A, both, _doubts(engine, explained))
+
+
+def _doubts(engine: DirectEngine, explained: float) -> tuple[str, ...]:
+    """What has to be said where the method's model does not explain the counts."""
+    if not explained < ADEQUATE:
+        return ()
+    model = "a weak phase" if engine == "ssb" else "a thin phase object"
+    return (
+        f"{engine}: {model} explains {100 * max(explained, 0.0):.0f} % of the contrast beyond shot "
+        f"noise; the specimen is too strong or too thick for it. The FRC then says how "
+        f"reproducible the image is, not how right; use the multislice engine",
+    )
 
 
 def _on_the_raster(
@@ -89,19 +108,22 @@ def _on_the_raster(
     spectra: BrightFieldSpectra,
     shear: Shear,
     params: ReconstructionParams,
-) -> Float:
-    """Phase on the scan's raster, or a finer one."""
+) -> tuple[Float, float]:
+    """Phase on the scan's raster or a finer one; what part the model explains (NaN: unknown)."""
     high_pass_A = params.high_pass_A
     if engine == "parallax":
-        return phase_image(spectra, shear)
+        return phase_image(spectra, shear), float("nan")
     if engine == "ssb":
-        return side_band_phase(spectra, shear, overlap=params.ssb_overlap, high_pass_A=high_pass_A)
+        band = side_band_phase(spectra, shear, overlap=params.ssb_overlap, high_pass_A=high_pass_A)
+        return band.phase_rad, band.explained
     measure = centre_of_mass if engine == "icom" else quadrant_difference
     matrix = scan_matrix(header, shear.rotation_deg)
     transfer = None
     if params.probe_deconvolution:
         q = scan_frequencies(header.scan_shape, matrix)
         transfer = probe_of(spectra, shear).intensity_transfer(q)
-    return integrate_deflection(
-        measure(patterns, header), matrix, probe_transfer=transfer, high_pass_A=high_pass_A
+    deflection = measure(patterns, header)
+    phase = integrate_deflection(
+        deflection, matrix, probe_transfer=transfer, high_pass_A=high_pass_A
     )
+    return phase, curl_free_part(deflection, matrix)

@@ -75,6 +75,15 @@ def finer_raster(spectra: BrightFieldSpectra) -> int:
     return int(np.clip(np.ceil(4 * spectra.k_edge_A * spectra.header.scan_step_A), 1, MAX_FINER))
 
 
+@dataclass(frozen=True)
+class SideBandImage:
+    """Phase in radians, (rows, cols), and how far the weak-phase model explains the counts."""
+
+    phase_rad: Float
+    explained: float
+    """Part of the contrast beyond shot noise; NaN where there is none."""
+
+
 def side_band_phase(
     spectra: BrightFieldSpectra,
     shear: Shear,
@@ -82,7 +91,7 @@ def side_band_phase(
     overlap: Overlap = "all",
     finer: int | None = None,
     high_pass_A: float | None = None,
-) -> Float:
+) -> SideBandImage:
     """Phase on a raster ``finer`` times as fine as the scan's, radians, mean zero.
 
     Parameters
@@ -93,7 +102,7 @@ def side_band_phase(
 
     Returns
     -------
-    float64, (finer * scan_y, finer * scan_x); the first pixel is the first scan point.
+    Its image is (finer * scan_y, finer * scan_x); the first pixel is the first scan point.
     """
     finer = finer or finer_raster(spectra)
     ny, nx = spectra.header.scan_shape
@@ -108,22 +117,25 @@ def side_band_phase(
     lit = float((np.abs(here) ** 2).sum())
     matched = np.empty(folded.shape[:2], complex)
     gram = np.empty((*folded.shape[:2], folded.shape[1]), complex)
+    power = np.empty(len(folded))
     for some in range(0, ny * nx, CHUNK):
         part = slice(some, some + CHUNK)
         gamma = _coupling(probe, here, (ky, kx), folded[part], overlap) / lit
         spectrum = spectra.grid[part][:, rows, cols]
         matched[part] = np.einsum("gmk,gk->gm", gamma.conj(), spectrum)
+        power[part] = (np.abs(spectrum) ** 2).sum(axis=1)
         gram[part] = gamma.conj() @ gamma.transpose(0, 2, 1)
-    phase = _unfold(
-        matched, gram, electrons=spectra.electrons / (ny * nx), positions=ny * nx, lit=lit
-    )
-    phase = (
-        phase.reshape(ny, nx, finer, finer).transpose(2, 0, 3, 1).reshape(finer * ny, finer * nx)
-    )
+    electrons = spectra.electrons / (ny * nx)
+    noise = ny * nx * electrons / lit
+    folded_phase, explained, expected = _unfold(matched, gram, electrons=electrons, noise=noise)
+    beyond = float((power - spectra.electrons)[1:].sum())
+    part_explained = (explained - expected) / beyond if beyond > 0 else float("nan")
+    unfolded = folded_phase.reshape(ny, nx, finer, finer).transpose(2, 0, 3, 1)
+    phase = unfolded.reshape(finer * ny, finer * nx)
     phase[0, 0] = 0.0
     if high_pass_A is not None:
         phase *= 1 - np.exp(-np.log(2) * (q**2).sum(axis=0) * high_pass_A**2)
-    return np.fft.ifft2(phase).real * finer**2
+    return SideBandImage(np.fft.ifft2(phase).real * finer**2, part_explained)
 
 
 def _coupling(
@@ -140,19 +152,27 @@ def _coupling(
 
 
 def _unfold(
-    matched: Complex, gram: Complex, *, electrons: float, positions: int, lit: float
-) -> Complex:
+    matched: Complex, gram: Complex, *, electrons: float, noise: float
+) -> tuple[Complex, float, float]:
     """Least squares with the power of the phase as prior; both found from the data.
 
-    G has the variance ``positions * electrons / lit`` per pixel, and V the mean power S:
-    V = (Gram + noise / S)^-1 gamma^H G / N.
+    G has the variance ``noise`` per pixel, and V the mean power S:
+    V = (Gram + noise / S N^2)^-1 gamma^H G / N.
+
+    Returns
+    -------
+    V, the power of G that it explains, and how much of it pure noise would make it explain.
     """
-    noise = positions * electrons / lit
     trace = np.einsum("gmm->g", gram).real
     power = (np.abs(matched) ** 2).sum(axis=1)
     seen = electrons**2 * float((np.abs(gram) ** 2).sum())
     signal = float((power - noise * trace)[1:].sum()) / max(seen, 1e-30)
     damping = noise / electrons**2 / max(signal, 1e-12)
     regular = gram + max(damping, 1e-12) * np.eye(gram.shape[1])
-    phase = np.linalg.solve(regular, matched[..., None])[..., 0] / electrons
-    return np.asarray(phase, dtype=np.complex128)
+    amplitude = np.linalg.solve(regular, matched[..., None])[..., 0]
+    bent = np.einsum("gmn,gn->gm", gram, amplitude)
+    explained = 2 * (amplitude.conj() * matched).real - (amplitude.conj() * bent).real
+    influence = np.linalg.solve(regular, gram)[1:]
+    freedom = 2 * np.einsum("gmm->g", influence) - np.einsum("gmn,gnm->g", influence, influence)
+    phase = np.asarray(amplitude / electrons, dtype=np.complex128)
+    return phase, float(explained[1:].sum()), noise * float(freedom.real.sum())

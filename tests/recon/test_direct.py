@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from recon.dataset import Dataset4D, ScanHeader
 from recon.direct.deflection import Deflection, centre_of_mass, quadrant_difference
-from recon.direct.integrate import integrate_deflection, scan_frequencies
+from recon.direct.integrate import curl_free_part, integrate_deflection, scan_frequencies
 from recon.direct.single_side_band import Probe, finer_raster, side_band_phase
 from recon.geometry import rotation_matrix, scan_matrix, wavelength_A
 from recon.parallax import BrightFieldSpectra, Shear
@@ -105,7 +105,8 @@ def test_side_bands_are_the_weak_phase_also_beyond_the_scans_nyquist(
     phase = weak_phase()
     spectra = scanned(shear, phase).spectra()
     assert finer_raster(spectra) == 2
-    image = side_band_phase(spectra, shear, overlap=overlap)  # type: ignore[arg-type]
+    band = side_band_phase(spectra, shear, overlap=overlap)  # type: ignore[arg-type]
+    image = band.phase_rad
     assert image.shape == (32, 32)
     for u, v in FREQUENCIES:
         if shear.C10_A == 0 and np.hypot(u, v) / FIELD_A < 0.2:
@@ -133,6 +134,25 @@ def test_centre_of_mass_is_the_phase_blurred_by_the_probe(turn_deg: float) -> No
         assert coefficient(blurred, *at) == pytest.approx(known, abs=0.05 * abs(expected)), (u, v)
         if abs(known) > 0.5 * abs(expected):
             assert coefficient(sharp, *at) == pytest.approx(expected, rel=0.15), (u, v)
+
+
+def test_a_strong_phase_is_not_explained_by_a_weak_one() -> None:
+    weak, strong = (
+        side_band_phase(scanned(DEFOCUSED, weak_phase(amplitude)).spectra(), DEFOCUSED).explained
+        for amplitude in (0.02, 0.8)
+    )
+    assert weak > 0.95
+    assert strong < 0.7
+    noisy = scanned(DEFOCUSED, weak_phase(0.1)).counted(2000.0)
+    spectra = BrightFieldSpectra(noisy, header(), radius_fraction=1.0)
+    assert side_band_phase(spectra, DEFOCUSED).explained == pytest.approx(0.95, abs=0.2)
+
+
+def test_only_slopes_of_a_phase_have_no_curl() -> None:
+    exact = scanned(DEFOCUSED, weak_phase(0.1)).deflection()
+    assert curl_free_part(exact, scan_matrix(header(), 0.0)) > 0.98
+    turned = curl_free_part(exact, scan_matrix(header(), 45.0))
+    assert turned == pytest.approx(0.5, abs=0.1), "a wrong scan rotation shows, too"
 
 
 def test_quadrants_see_a_shift_of_the_disc_like_the_centre_of_mass() -> None:

@@ -110,6 +110,7 @@ def test_every_direct_method_shows_the_specimen_in_place_and_judges_itself(
     assert result.stopped_because == "direct method"
     finer = {"ssb": 3}.get(engine, 1)
     assert result.resolution.frc_half_A >= 2 * data.header.scan_step_A / finer
+    assert any("use the multislice engine" in text for text in result.warnings) == (engine == "ssb")
     live = direct_phase(data, engine)
     assert live.halves is None
     np.testing.assert_array_equal(live.phase_rad, result.phase_rad)
