@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recon.direct.warm_start import warm_phase
 from recon.errors import ReconError
 from recon.execution import Execution
 from recon.fit_state import FitState
@@ -115,6 +116,8 @@ def fit_until_turn(
     refiner = Refiner(
         solver, wanted(params, experiment.n_slices, nominal_thickness_A), params.refine_patterns
     )
+    if params.warm_start == "icom":
+        solver.start_from(warm_phase(fitted, experiment, canvas))
     fit, stage = FitState(solver, rng, stop, refiner), execution.next_stage()
     stage.resume(fit)
     with worker_threads(settings.threads) as executor:
@@ -167,6 +170,8 @@ def fit_fixed(
     solver = MultisliceSolver(
         experiment, canvas, patterns, None, settings, choose_device(params.device), execution.team
     )
+    if params.warm_start == "icom":
+        solver.start_from(warm_phase(patterns, experiment, canvas))
     fit, stage = FitState(solver, rng), execution.next_stage()
     stage.resume(fit)
     with worker_threads(settings.threads) as executor:

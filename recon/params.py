@@ -84,6 +84,8 @@ class ReconstructionParams(BaseModel):
     floor_fraction: Positive = 0.2
     positivity: bool = True
 
+    warm_start: Literal["none", "icom"] = "none"
+    """Begin from an empty object, or from the integrated centre of mass of the same electrons."""
     solver: Literal["lsq", "adam", "lbfgs", "epie"] = "lsq"
     """How to climb. All but the default begin from the calibration that the default one finds."""
     likelihood: Literal["poisson", "anscombe", "amplitude"] = "poisson"

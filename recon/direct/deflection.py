@@ -32,21 +32,20 @@ class Deflection:
     variance: float
 
 
-def _frequencies(patterns: Patterns, header: ScanHeader) -> tuple[Float, Float]:
+def _frequencies(patterns: Patterns, k_pixel_A: float) -> tuple[Float, Float]:
     """Transverse k (row, col) of every electron, from the true beam centre, 1/Å."""
     n = patterns.n
     row, col = np.divmod(patterns.pixel, n)
-    k_pixel = header.detector_sampling_mrad * k_per_mrad(header.energy_keV)
     centred_row = (row + n // 2) % n - n // 2 - patterns.offset_px[0]
     centred_col = (col + n // 2) % n - n // 2 - patterns.offset_px[1]
-    return centred_row * k_pixel, centred_col * k_pixel
+    return centred_row * k_pixel_A, centred_col * k_pixel_A
 
 
 def _mean_per_position(
-    values: tuple[Float, Float], patterns: Patterns, header: ScanHeader
+    values: tuple[Float, Float], patterns: Patterns, scan_shape: tuple[int, int]
 ) -> Float:
     owner = np.repeat(patterns.position, np.diff(patterns.indptr))
-    n = header.n_positions
+    n = scan_shape[0] * scan_shape[1]
     electrons = np.bincount(owner, minlength=n)
     seen = electrons > 0
     mean = np.zeros((2, n))
@@ -54,7 +53,20 @@ def _mean_per_position(
         total = np.bincount(owner, weights=value, minlength=n)
         mean[axis, seen] = total[seen] / electrons[seen]
         mean[axis, seen] -= mean[axis, seen].mean()
-    return mean.reshape(2, *header.scan_shape)
+    return mean.reshape(2, *scan_shape)
+
+
+def mean_deflection(
+    patterns: Patterns, k_pixel_A: float, scan_shape: tuple[int, int], *, k_max_A: float
+) -> Deflection:
+    """First moment of every pattern, of its electrons within ``k_max_A``."""
+    k = _frequencies(patterns, k_pixel_A)
+    kept = np.hypot(*k) <= k_max_A
+    chosen = patterns.taking(kept)
+    values = (k[0][kept], k[1][kept])
+    per_pattern = max(chosen.n_electrons / chosen.n_patterns, 1e-9)
+    variance = float(np.var(values[0]) + np.var(values[1])) / 2 / per_pattern
+    return Deflection(_mean_per_position(values, chosen, scan_shape), variance)
 
 
 def centre_of_mass(
@@ -68,14 +80,14 @@ def centre_of_mass(
         Leave out what is scattered further: beyond the disc single electrons weigh heavily and
         say little. Default: one and a half times the convergence semi-angle.
     """
+    per_mrad = k_per_mrad(header.energy_keV)
     limit_mrad = max_angle_mrad or 1.5 * header.convergence_semiangle_mrad
-    k = _frequencies(patterns, header)
-    kept = np.hypot(*k) <= limit_mrad * k_per_mrad(header.energy_keV)
-    chosen = patterns.taking(kept)
-    values = (k[0][kept], k[1][kept])
-    per_pattern = max(chosen.n_electrons / chosen.n_patterns, 1e-9)
-    variance = float(np.var(values[0]) + np.var(values[1])) / 2 / per_pattern
-    return Deflection(_mean_per_position(values, chosen, header), variance)
+    return mean_deflection(
+        patterns,
+        header.detector_sampling_mrad * per_mrad,
+        header.scan_shape,
+        k_max_A=limit_mrad * per_mrad,
+    )
 
 
 def quadrant_difference(patterns: Patterns, header: ScanHeader) -> Deflection:
@@ -83,11 +95,13 @@ def quadrant_difference(patterns: Patterns, header: ScanHeader) -> Deflection:
 
     A disc of radius a that moves by d takes 4 d / (pi a) of its electrons over the border.
     """
-    edge = header.convergence_semiangle_mrad * k_per_mrad(header.energy_keV)
-    k = _frequencies(patterns, header)
+    per_mrad = k_per_mrad(header.energy_keV)
+    edge = header.convergence_semiangle_mrad * per_mrad
+    k = _frequencies(patterns, header.detector_sampling_mrad * per_mrad)
     kept = np.hypot(*k) <= 1.1 * edge
     chosen = patterns.taking(kept)
     per_unit = np.pi * edge / 4
     values = (np.sign(k[0][kept]) * per_unit, np.sign(k[1][kept]) * per_unit)
     per_pattern = max(chosen.n_electrons / chosen.n_patterns, 1e-9)
-    return Deflection(_mean_per_position(values, chosen, header), per_unit**2 / per_pattern)
+    mean = _mean_per_position(values, chosen, header.scan_shape)
+    return Deflection(mean, per_unit**2 / per_pattern)

@@ -114,6 +114,10 @@ class MultisliceSolver:
         self.velocity = torch.zeros(shape, device=self.device)
         self.recalibrate(experiment)
 
+    def start_from(self, phase: Tensor) -> None:
+        """Begin with this projected phase, (rows, cols), dealt to all slices alike."""
+        self.slices.copy_(phase / self.experiment.n_slices)
+
     def state(self) -> dict[str, Tensor]:
         """Tensors that the coming passes depend on, besides the experiment."""
         return {"slices": self.slices, "velocity": self.velocity}

@@ -53,6 +53,11 @@ class EpieSolver:
         """Angle of every slice, float32, (slice, rows, cols)."""
         return self.transmission.angle()
 
+    def start_from(self, phase: Tensor) -> None:
+        """Begin with this projected phase, (rows, cols), dealt to all slices alike."""
+        share = phase.to(self.device) / self.experiment.n_slices
+        self.transmission.copy_(torch.polar(torch.ones_like(share), share))
+
     def state(self) -> dict[str, Tensor]:
         """Tensors that the coming passes depend on."""
         return {"transmission": self.transmission}

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recon.direct.warm_start import warm_phase
 from recon.engine import EngineResult, PassCallback, choose_device
 from recon.execution import Execution
 from recon.fit_state import FitState
@@ -75,12 +76,16 @@ def fit_beside(
     solver, notes = _solver(experiment, canvas, data, params, execution)
     if repeat is not None and repeat.shift_A is not None:
         solver.problem.move_positions(repeat.shift_A)
+    if params.warm_start == "icom":
+        solver.start_from(warm_phase(data.fitted, experiment, canvas))
     dealt = rng.bit_generator.state
     straight = _run(solver, data, params, rng, on_progress, repeat, execution)
     result = replace(straight, notes=notes)
     if data.held_out is None or params.position_correction == "off":
         return result
     solver, _ = _solver(experiment, canvas, data, params, execution, positions=True)
+    if params.warm_start == "icom":
+        solver.start_from(warm_phase(data.fitted, experiment, canvas))
     rng.bit_generator.state = dealt  # the same order of patterns: what differs is the positions
     corrected = _run(solver, data, params, rng, on_progress, None, execution)
     gain = (min(straight.held_out) - min(corrected.held_out)) * data.held_out.n_electrons

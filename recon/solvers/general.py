@@ -66,6 +66,10 @@ class GeneralSolver:
         """Phase of every slice, float32, (slice, rows, cols), a copy."""
         return self.slices.expand(self.experiment.n_slices, -1, -1).clone()
 
+    def start_from(self, phase: Tensor) -> None:
+        """Begin with this projected phase, (rows, cols), dealt to all slices alike."""
+        self.slices.copy_(phase / self.experiment.n_slices)
+
     def state(self) -> dict[str, Tensor]:
         """Tensors that the coming passes depend on."""
         memory = {f"rule.{name}": tensor for name, tensor in self.rule.memory.items()}
