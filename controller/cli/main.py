@@ -279,6 +279,9 @@ def reconstruct(
     search: Annotated[
         int | None, typer.Option(help="Try so many settings, keep the best by likelihood.", min=2)
     ] = None,
+    distributed: Annotated[
+        bool, typer.Option("--distributed", help="One of several processes under torchrun.")
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -297,6 +300,18 @@ def reconstruct(
             changes={"device": device, "engine": engine},
             scheduler=scheduler or "local",
             workers=workers,
+            as_json=as_json,
+            quiet=quiet,
+        )
+        return
+    if distributed:
+        distributed_command = _verb("reconstruction", "distributed_command")
+        distributed_command(
+            one,
+            out=out,
+            params=params,
+            changes={"device": device, "engine": engine},
+            resume=resume,
             as_json=as_json,
             quiet=quiet,
         )

@@ -131,6 +131,43 @@ def many_command(
             raise typer.Exit(Exit.FINDINGS)
 
 
+def distributed_command(
+    data: Path | None,
+    *,
+    out: Path | None,
+    params: Path | None,
+    changes: dict[str, Any],
+    resume: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """One process of ``torchrun --no-python ... lodestem reconstruct DATA --distributed``."""
+    with command("reconstruct", as_json=as_json, quiet=quiet) as output:
+        scan = existing(data) if resume is None else data
+        from recon.distributed.run import reconstruct_together
+        from recon.distributed.team import TeamError
+        from recon.errors import ReconError
+        from recon.params import ReconstructionParams
+
+        if scan is not None and resume is None:
+            out = out or scan.with_name(f"{scan.stem}-reconstruction")
+        try:
+            settings = None
+            if resume is None:
+                settings = ReconstructionParams.from_yaml(params) if params else None
+                given = {name: value for name, value in changes.items() if value is not None}
+                settings = (settings or ReconstructionParams()).updated(**given)
+            with live_bar(output) as tell:
+                summary = reconstruct_together(scan, out, settings, resume=resume, progress=tell)
+        except TeamError as error:
+            output.error("team", str(error), "")
+            raise typer.Exit(Exit.STOPPED) from None
+        except ReconError as error:
+            raise InputError(str(error)) from error
+        if summary is not None:
+            output.result(summary, f"{summary.get('verdict', '')}\n{resume or out}")
+
+
 def search_command(
     data: Path | None,
     trials: int,

@@ -159,6 +159,42 @@ def test_only_poisson_is_unbiased_at_few_counts() -> None:
     assert bias["amplitude"] > 1.0
 
 
+@settings(max_examples=10)
+@given(st.floats(0.05, 0.95), st.integers(0, 2**31))
+def test_thinning_deals_poisson_counts_into_independent_poisson_counts(
+    fraction: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    n = 4000
+    counts = rng.poisson(3.0, n)
+    everything = Patterns(
+        np.zeros(counts.sum(), np.int64), np.concatenate([[0], np.cumsum(counts)]),
+        np.arange(n), np.ones((1, 1), bool), (0.0, 0.0),
+    )  # fmt: skip
+    first, second = (np.diff(part.indptr) for part in everything.split(fraction, rng))
+    np.testing.assert_array_equal(first + second, counts)
+    for part, mean in ((first, 3 * fraction), (second, 3 * (1 - fraction))):
+        assert part.mean() == pytest.approx(mean, abs=5 * np.sqrt(mean / n))
+        # the variance of a Poisson variance estimate is (2 mean^2 + mean) / n
+        assert part.var() == pytest.approx(mean, abs=5 * np.sqrt((2 * mean**2 + mean) / n))
+    both = np.sqrt(first.var() * second.var() / n)
+    assert abs(np.cov(first, second)[0, 1]) < 5 * both
+
+
+def test_no_electron_of_any_mode_is_lost(one_thread: ThreadPoolExecutor) -> None:
+    """Poisson without a floor: the loss of a dark scan is the electrons that were expected."""
+    truth = known(50.0, held_out=False)
+    modes = (source_modes(EXPERIMENT, 7, 0.6) * 50.0**0.5).to(torch.complex64)
+    dark = replace(
+        truth.problem.patterns, pixel=np.zeros(0, np.int64), indptr=np.zeros(64, np.int64)
+    )
+    data = Data(dark, None, "poisson", 0.0)
+    problem = Problem(EXPERIMENT, truth.canvas, data, torch.device("cpu"), Alone(), tied=False)
+    problem.floor = 1e-9
+    found = problem.evaluate(truth.slices, modes, torch.arange(63), one_thread)
+    assert found.fitted == pytest.approx(63 * 50.0, rel=1e-4)
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("tied", [False, True])
 def test_gradients_by_object_and_probe_are_finite_differences(

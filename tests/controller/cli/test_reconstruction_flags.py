@@ -4,6 +4,8 @@ import io
 import json
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
@@ -37,6 +39,7 @@ def test_the_bar_is_silent_where_nobody_looks() -> None:
     [
         ([], "no data"),
         (["--virtual", "bf"], "no data"),
+        (["--distributed"], "no data"),
         (["{tmp}/gone.h5"], "does not exist"),
         (["{tmp}/gone.h5", "{tmp}/gone2.h5", "--out", "{tmp}/o"], "does not exist"),
         (["{tmp}/a.h5", "{tmp}/a.h5"], "give --out DIR"),
@@ -54,3 +57,16 @@ def test_what_cannot_be_is_refused_with_status_2(
     assert result.exit_code == 2, result.output
     message = json.loads(result.stdout)["error"]
     assert words in f"{message['message']} {message['hint']}"
+
+
+def test_distributed_without_torchrun_says_how_to_start(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["counts"] = np.ones((8, 8, 16, 16), np.uint8)
+        file.attrs.update(
+            energy_eV=300e3, semiangle_mrad=10.0, defocus_A=100.0, scan_step_A=1.0,
+            k_pixel_mrad=2.0, dose_e_per_A2=10.0, scan_rotation_deg=0.0,
+        )  # fmt: skip
+    arguments = ["reconstruct", str(tmp_path / "a.h5"), "--distributed", "--json"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 6
+    assert "torchrun --nproc-per-node" in json.loads(result.stdout)["error"]["message"]
