@@ -55,10 +55,15 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 class CheckpointFolder:
-    """The checkpoints of one reconstruction, in ``out/checkpoint``."""
+    """The checkpoints of one reconstruction, in ``out/checkpoint``.
 
-    def __init__(self, out: str | Path) -> None:
+    With ``begin`` a new reconstruction starts: older fits are not seen, and the first one that is
+    saved replaces them, so that a request that fails before leaves nothing behind.
+    """
+
+    def __init__(self, out: str | Path, *, begin: Document | None = None) -> None:
         self.folder = Path(out) / FOLDER
+        self._to_begin = begin
 
     @property
     def exists(self) -> bool:
@@ -86,8 +91,8 @@ class CheckpointFolder:
             ) from problem
         return document
 
-    def begin(self, identity: Document) -> None:
-        """Start anew: forget older fits, and note what the coming ones are of."""
+    def _begin(self, identity: Document) -> None:
+        """Forget older fits, and note what the coming ones are of."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for old in self.folder.glob("*.h5"):
             old.unlink()
@@ -122,6 +127,9 @@ class CheckpointFolder:
 
     def save(self, stage: str, arrays: Mapping[str, NDArray[Any]], document: Document) -> None:
         """Replace the checkpoint of one fit, atomically."""
+        if self._to_begin is not None:
+            self._begin(self._to_begin)
+            self._to_begin = None
         path = self.folder / f"{stage}.h5"
         beside = path.with_name(f".{path.name}.writing")
         with h5py.File(beside, "w") as file:
@@ -142,7 +150,7 @@ class CheckpointFolder:
             The file is damaged.
         """
         path = self.folder / f"{stage}.h5"
-        if not path.exists():
+        if self._to_begin is not None or not path.exists():
             return None
         try:
             with h5py.File(path, "r") as file:

@@ -95,7 +95,7 @@ class Stage:
 
     def save(self, fit: Resumable) -> None:
         """Keep the state of every so many passes, and of the last one."""
-        due = bool(fit.reason) or (self.every > 0 and fit.number % self.every == 0)
+        due = self.every > 0 and (bool(fit.reason) or fit.number % self.every == 0)
         if self.checkpoints is not None and self.team.rank == 0 and due:
             self.checkpoints.save(self.name, *fit.capture())
 

@@ -101,12 +101,10 @@ def reconstruct_request(
 ) -> Reconstruction:
     """Reconstruct, keeping a checkpoint every ``checkpoint_every`` passes."""
     team = team or Alone()
-    every = request.params.checkpoint_every
-    if not request.resumed and every and team.rank == 0:
-        request.checkpoints.begin(_identity(request))
-    team.agree([0.0])  # nobody looks for checkpoints before the first process has begun
-    kept = every or request.resumed
-    execution = Execution(team, request.checkpoints if kept else None, every)
+    begin = None if request.resumed else _identity(request)
+    execution = Execution(
+        team, CheckpointFolder(request.out, begin=begin), request.params.checkpoint_every
+    )
     return reconstruct(
         request.dataset,
         request.params,

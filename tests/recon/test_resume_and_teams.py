@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from recon.checkpoint import CheckpointError, CheckpointFolder
+from recon.engine import DeviceError
 from recon.output import reconstruct_file
 from recon.params import ReconstructionParams
 from recon.result import ProgressEvent
@@ -137,11 +139,10 @@ def test_other_settings_or_data_are_refused_by_name(scan: Path, tmp_path: Path) 
 
 
 def test_a_checkpoint_holds_arrays_and_text_only(tmp_path: Path) -> None:
-    folder = CheckpointFolder(tmp_path)
-    folder.begin({"params": {}})
+    folder = CheckpointFolder(tmp_path, begin={"params": {}})
     arrays = {"slices": np.arange(6, dtype=np.float32).reshape(2, 3)}
     folder.save("fit-1", arrays, {"number": 3, "loss": 0.1 + 0.2, "none": float("nan")})
-    found = folder.load("fit-1")
+    found = CheckpointFolder(tmp_path).load("fit-1")
     assert found is not None
     np.testing.assert_array_equal(found[0]["slices"], arrays["slices"])
     assert found[1]["loss"] == 0.1 + 0.2
@@ -149,6 +150,23 @@ def test_a_checkpoint_holds_arrays_and_text_only(tmp_path: Path) -> None:
     assert {p.name for p in folder.folder.iterdir()} == {"identity.json", "fit-1.h5"}
     with h5py.File(folder.folder / "fit-1.h5") as file:
         assert all(file[name].dtype.hasobject is False or name == "document_json" for name in file)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="cuda is there")
+def test_what_fails_before_the_first_pass_leaves_nothing_behind(scan: Path, tmp_path: Path) -> None:
+    with pytest.raises(DeviceError):
+        reconstruct_file(scan, tmp_path / "out", PARAMS.updated(device="cuda"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_new_start_does_not_see_old_checkpoints(scan: Path, tmp_path: Path) -> None:
+    out, seen = tmp_path / "out", []
+    with pytest.raises(PowerCutError):
+        reconstruct_file(scan, out, PARAMS, progress=PullThePlug("reconstruct", 3))
+    once = PARAMS.updated(max_passes=1, half_set_frc=False)
+    reconstruct_file(scan, out, once, progress=lambda e: seen.append(e.pass_number))
+    assert 1 in seen
+    assert not (out / "checkpoint").exists()
 
 
 def torchrun(folder: Path, *arguments: str) -> subprocess.Popen[str]:
