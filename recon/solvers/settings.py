@@ -29,7 +29,7 @@ class TotalVariation(_Prior):
     """Flat areas with sharp edges; ``weight`` in electrons' worth of likelihood per radian."""
 
     kind: Literal["tv"]
-    weight: Positive = 0.5
+    weight: Positive = 2.0
 
     def label(self) -> str:
         """Words for the output."""
