@@ -8,18 +8,22 @@ import torch
 from torch import Tensor
 
 from recon.errors import ReconError
+from recon.joint_calibration import Bench, refine_calibration
 from recon.params import ReconstructionParams
 from recon.patterns import Patterns
 from recon.ptychography.experiment import Experiment
-from recon.ptychography.joint import UNKNOWNS, Unknown
 from recon.ptychography.projection import projected_phase
-from recon.ptychography.raster import Canvas
-from recon.ptychography.refiner import Refiner
+from recon.ptychography.raster import Canvas, make_canvas
+from recon.ptychography.refiner import STEP, Refiner
 from recon.ptychography.solver import MultisliceSolver, SolverSettings, worker_threads
 from recon.ptychography.stopping import HeldOutStop
+from recon.ptychography.unknowns import UNKNOWNS, Unknown
 
 NOMINAL_THICKNESS_TRUST = 0.25
 """Prior sigma of a stated thickness, as a part of it."""
+
+SETTLED = 4
+"""Pass from which a fresh object may judge a calibration that was refined before."""
 
 PassCallback = Callable[[int, float, float, float], None]
 """Called with pass number, part of the pass that is done, fitted and held-out loss."""
@@ -34,6 +38,7 @@ class EngineResult:
     """One finished fit."""
 
     experiment: Experiment
+    canvas: Canvas
     slices: Tensor
     fitted: tuple[float, ...]
     held_out: tuple[float, ...]
@@ -94,7 +99,6 @@ def wanted(
 
 def fit_until_turn(
     experiment: Experiment,
-    canvas: Canvas,
     patterns: Patterns,
     params: ReconstructionParams,
     rng: np.random.Generator,
@@ -102,44 +106,63 @@ def fit_until_turn(
     *,
     nominal_thickness_A: float | None = None,
 ) -> EngineResult:
-    """Fit most of the electrons; stop where the likelihood of the others turns; keep the best."""
+    """Fit most of the electrons; stop where the likelihood of the others turns; keep the best.
+
+    Where anything is to be refined, a first stage on the inner part of the patterns finds the
+    calibration; the object then starts afresh and the refinement goes on with smaller steps.
+    """
     fitted, held = patterns.split(1 - params.held_out_fraction, rng)
     settings = solver_settings(params)
     device = choose_device(params.device)
-    solver = MultisliceSolver(experiment, canvas, fitted, held, settings, device)
+    unknowns = wanted(params, experiment.n_slices, nominal_thickness_A)
+    prior = experiment
     stop = HeldOutStop(params.patience)
-    refiner = Refiner(
-        solver, wanted(params, experiment.n_slices, nominal_thickness_A), params.refine_patterns
-    )
     losses: list[tuple[float, float, float]] = []
-    best, best_experiment = solver.all_slices(), experiment
     reason = f"max_passes ({params.max_passes}) reached"
+    nan = float("nan")
+    sigma: dict[str, float] = {}
     with worker_threads(settings.threads) as executor:
+        if unknowns and params.calibration_passes:
+            experiment, sigma = refine_calibration(
+                experiment, (fitted, held), unknowns, Bench(settings, device, executor, rng),
+                params,
+                lambda number: on_progress(number - params.calibration_passes, 1.0, nan, nan),
+            )  # fmt: skip
+        sampling = experiment.grid.sampling_A
+        canvas = make_canvas(experiment.positions_A(), sampling, patterns.n)
+        solver = MultisliceSolver(experiment, canvas, fitted, held, settings, device)
+        if experiment is not prior:
+            unknowns = tuple(replace(u, first_pass=SETTLED) for u in unknowns)
+        refiner = Refiner(solver, unknowns, params.refine_patterns, prior=prior)
+        best, best_experiment = solver.all_slices(), experiment
         for number in range(1, params.max_passes + 1):
-            before = losses[-1] if losses else (float("nan"),) * 3
+            before = losses[-1] if losses else (nan, nan, nan)
+            refiner.step = STEP / (1 + 0.25 * max(number - SETTLED, 0))
+            hook = refiner.begin_pass(number, rng, executor)
             result = solver.run_pass(
                 rng,
                 executor,
                 on_batch=lambda part: on_progress(number, part, *before[:2]),  # noqa: B023
+                on_pulls=hook,
             )
+            refiner.end_pass(result)
             losses.append((result.fitted, result.held_out, solver.experiment.defocus_A))
             if stop.observe(number, result.held_out):
                 best, best_experiment = solver.all_slices(), solver.experiment
             if stop.should_stop:
                 reason = f"held-out likelihood turned after pass {stop.best_pass}"
                 break
-            if number < params.max_passes:
-                refiner.step(number, rng, executor)
     fitted_curve, held_curve, defocus_curve = zip(*losses, strict=True)
     return EngineResult(
         best_experiment,
+        canvas,
         best,
         fitted_curve,
         held_curve,
         defocus_curve,
         stop.best_pass,
         reason,
-        refiner.sigma,
+        sigma | refiner.sigma,
     )
 
 
@@ -168,5 +191,12 @@ def fit_fixed(
             )
             losses.append(result.fitted)
     return EngineResult(
-        experiment, solver.all_slices(), tuple(losses), (), (), passes, f"{passes} passes as asked"
+        experiment,
+        canvas,
+        solver.all_slices(),
+        tuple(losses),
+        (),
+        (),
+        passes,
+        f"{passes} passes as asked",
     )

@@ -22,9 +22,6 @@ from recon.result import Curves, ProgressEvent, Reconstruction, Resolution, Stag
 if TYPE_CHECKING:
     from recon.engine import EngineResult
 
-MIN_SLICES, MAX_SLICES = 2, 12
-"""Even 6 nm of heavy columns are no thin object: two slices took 0.88 of the truth to 0.96."""
-
 MAX_HALF_PASSES = 8
 """Half the electrons are fitted sooner; what comes later is noise that would flatter nobody."""
 
@@ -194,22 +191,22 @@ def _fit_multislice(
     tell: Progress,
 ) -> _Fit:
     from recon.engine import fit_fixed, fit_until_turn
+    from recon.joint_calibration import slices_for
     from recon.ptychography.experiment import Experiment
-    from recon.ptychography.raster import make_canvas
 
     patterns, calibration = calibrated.patterns, calibrated.calibration
-    n_slices = params.n_slices or _slices_for(calibration.thickness_A.value, params)
+    n_slices = slices_for(calibration.thickness_A.value, params)
     start = Experiment.of(dataset.header, patterns, calibration, n_slices)
-    canvas = make_canvas(start.positions_A(), start.grid.sampling_A, patterns.n)
     share = 0.55 if params.half_set_frc else 0.95
 
     def during(number: int, part: float, fitted: float, held: float) -> None:
-        done = 0.02 + share * (number - 1 + part) / params.max_passes
-        message = f"pass {number}"
-        tell(ProgressEvent("reconstruct", done, message, number, fitted, held))
+        early = params.calibration_passes
+        done = 0.02 + share * max(number - 1 + part + early, 0) / (params.max_passes + early)
+        message = f"pass {number}" if number > 0 else f"calibration pass {number + early}"
+        tell(ProgressEvent("reconstruct", done, message, max(number, 0), fitted, held))
 
     main = fit_until_turn(
-        start, canvas, patterns, params, rng, during,
+        start, patterns, params, rng, during,
         nominal_thickness_A=dataset.header.nominal_thickness_A,
     )  # fmt: skip
     refined = _refined(calibration, main)
@@ -225,7 +222,7 @@ def _fit_multislice(
 
             halves.append(
                 fit_fixed(
-                    main.experiment, canvas, half, params, rng,
+                    main.experiment, main.canvas, half, params, rng,
                     passes=half_passes, on_progress=on_half,
                 )
             )  # fmt: skip
@@ -236,16 +233,12 @@ def _fit_multislice(
         slices=main.slices.cpu().numpy(),
         probe=probe,
         pixel_size_A=main.experiment.grid.sampling_A,
-        scan_centre_px=canvas.scan_centre_px,
+        scan_centre_px=main.canvas.scan_centre_px,
         halves=(halves[0].phase(), halves[1].phase()) if halves else None,
         curves=Curves(main.fitted, main.held_out, main.defocus_A),
         best_pass=main.best_pass,
         stopped_because=main.stopped_because,
     )
-
-
-def _slices_for(thickness_A: float, params: ReconstructionParams) -> int:
-    return int(np.clip(np.ceil(thickness_A / params.slice_thickness_A), MIN_SLICES, MAX_SLICES))
 
 
 def _refined(calibration: Calibration, main: "EngineResult") -> Calibration:

@@ -73,19 +73,20 @@ class Experiment:
         """Scan positions about the centre of the scan, (n, 2), Å."""
         return scan_positions_A(self.scan_shape, self.scan_matrix())
 
+    def optics(self) -> ProbeOptics:
+        """Aperture and aberrations at the first slice."""
+        return ProbeOptics(
+            k_edge_A=self.k_edge_A,
+            C10_A=self.slab_A / 2 - self.defocus_A,
+            C12a_A=self.C12a_A,
+            C12b_A=self.C12b_A,
+            centre_row_A=self.beam_offset_A[0],
+            centre_col_A=self.beam_offset_A[1],
+        )
+
     def probe_spectrum(self) -> Tensor:
         """Probe at the first slice, complex128, (n, n), reciprocal space, one electron."""
-        return probe_spectrum(
-            self.grid,
-            ProbeOptics(
-                k_edge_A=self.k_edge_A,
-                C10_A=self.slab_A / 2 - self.defocus_A,
-                C12a_A=self.C12a_A,
-                C12b_A=self.C12b_A,
-                centre_row_A=self.beam_offset_A[0],
-                centre_col_A=self.beam_offset_A[1],
-            ),
-        )
+        return probe_spectrum(self.grid, self.optics())
 
     def entrance_probe(self) -> Tensor:
         """Probe at the entrance surface in real space, centred on [n//2, n//2], one electron."""
