@@ -11,18 +11,22 @@ from recon.direct.warm_start import warm_phase
 from recon.errors import ReconError
 from recon.execution import Execution
 from recon.fit_state import FitState
+from recon.joint_calibration import Bench, refine_calibration
 from recon.params import ReconstructionParams
 from recon.patterns import Patterns
 from recon.ptychography.experiment import Experiment
-from recon.ptychography.joint import UNKNOWNS, Unknown
 from recon.ptychography.projection import projected_phase
-from recon.ptychography.raster import Canvas
-from recon.ptychography.refiner import Refiner
+from recon.ptychography.raster import Canvas, make_canvas
+from recon.ptychography.refiner import STEP, Refiner
 from recon.ptychography.solver import MultisliceSolver, SolverSettings, worker_threads
 from recon.ptychography.stopping import HeldOutStop
+from recon.ptychography.unknowns import UNKNOWNS, Unknown
 
 NOMINAL_THICKNESS_TRUST = 0.25
 """Prior sigma of a stated thickness, as a part of it."""
+
+SETTLED = 4
+"""Pass from which a fresh object may judge a calibration that was refined before."""
 
 PassCallback = Callable[[int, float, float, float], None]
 """Called with pass number, part of the pass that is done, fitted and held-out loss."""
@@ -37,6 +41,7 @@ class EngineResult:
     """One finished fit."""
 
     experiment: Experiment
+    canvas: Canvas
     slices: Tensor
     fitted: tuple[float, ...]
     held_out: tuple[float, ...]
@@ -97,7 +102,6 @@ def wanted(
 
 def fit_until_turn(
     experiment: Experiment,
-    canvas: Canvas,
     patterns: Patterns,
     params: ReconstructionParams,
     rng: np.random.Generator,
@@ -106,29 +110,53 @@ def fit_until_turn(
     nominal_thickness_A: float | None = None,
     execution: Execution | None = None,
 ) -> EngineResult:
-    """Fit most of the electrons; stop where the likelihood of the others turns; keep the best."""
+    """Fit most of the electrons; stop where the likelihood of the others turns; keep the best.
+
+    Where anything is to be refined, a first stage on the inner part of the patterns finds the
+    calibration; the object then starts afresh and the refinement goes on with smaller steps.
+    """
     execution = execution or Execution()
+    team, stage = execution.team, execution.next_stage()
     fitted, held = patterns.split(1 - params.held_out_fraction, rng)
     settings = solver_settings(params)
     device = choose_device(params.device)
-    solver = MultisliceSolver(experiment, canvas, fitted, held, settings, device, execution.team)
+    unknowns = wanted(params, experiment.n_slices, nominal_thickness_A)
+    prior = experiment
     stop = HeldOutStop(params.patience)
-    refiner = Refiner(
-        solver, wanted(params, experiment.n_slices, nominal_thickness_A), params.refine_patterns
-    )
-    if params.warm_start == "icom":
-        solver.start_from(warm_phase(fitted, experiment, canvas))
-    fit, stage = FitState(solver, rng, stop, refiner), execution.next_stage()
-    stage.resume(fit)
+    nan = float("nan")
+    begun = stage.begun()
     with worker_threads(settings.threads) as executor:
+        if begun:
+            experiment = experiment.with_numbers(begun["experiment"])
+        elif unknowns and params.calibration_passes:
+            experiment, sigma = refine_calibration(
+                experiment, (fitted, held), unknowns, Bench(settings, device, executor, rng, team),
+                params,
+                lambda number: on_progress(number - params.calibration_passes, 1.0, nan, nan),
+            )  # fmt: skip
+            begun = {"experiment": experiment.numbers(), "sigma": sigma}
+        sampling = experiment.grid.sampling_A
+        canvas = make_canvas(experiment.positions_A(), sampling, patterns.n)
+        solver = MultisliceSolver(experiment, canvas, fitted, held, settings, device, team)
+        if params.warm_start == "icom":
+            solver.start_from(warm_phase(fitted, experiment, canvas))
+        if experiment is not prior:
+            unknowns = tuple(replace(u, first_pass=SETTLED) for u in unknowns)
+        refiner = Refiner(solver, unknowns, params.refine_patterns, prior=prior)
+        fit = FitState(solver, rng, stop, refiner, begun=begun)
+        stage.resume(fit)
         while not fit.reason:
             number = fit.number + 1
-            before = fit.losses[-1] if fit.losses else (float("nan"),) * 3
+            before = fit.losses[-1] if fit.losses else (nan, nan, nan)
+            refiner.step = STEP / (1 + 0.25 * max(number - SETTLED, 0))
+            hook = refiner.begin_pass(number, rng, executor)
             result = solver.run_pass(
                 rng,
                 executor,
                 on_batch=lambda part: on_progress(number, part, *before[:2]),  # noqa: B023
+                on_pulls=hook,
             )
+            refiner.end_pass(result)
             fit.number = number
             fit.losses.append((result.fitted, result.held_out, solver.experiment.defocus_A))
             if stop.observe(number, result.held_out):
@@ -137,19 +165,18 @@ def fit_until_turn(
                 fit.reason = f"held-out likelihood turned after pass {stop.best_pass}"
             elif number == params.max_passes:
                 fit.reason = f"max_passes ({params.max_passes}) reached"
-            else:
-                refiner.step(number, rng, executor)
             stage.save(fit)
     fitted_curve, held_curve, defocus_curve = zip(*fit.losses, strict=True)
     return EngineResult(
         fit.best_experiment,
+        canvas,
         fit.best,
         fitted_curve,
         held_curve,
         defocus_curve,
         stop.best_pass,
         fit.reason,
-        refiner.sigma,
+        begun.get("sigma", {}) | refiner.sigma,
     )
 
 
@@ -187,4 +214,4 @@ def fit_fixed(
             fit.reason = f"{passes} passes as asked" if number >= passes else ""
             stage.save(fit)
     losses = tuple(loss for loss, *_ in fit.losses)
-    return EngineResult(experiment, solver.all_slices(), losses, (), (), passes, fit.reason)
+    return EngineResult(experiment, canvas, solver.all_slices(), losses, (), (), passes, fit.reason)

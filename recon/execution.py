@@ -74,6 +74,12 @@ class Stage:
     checkpoints: CheckpointFolder | None
     every: int
 
+    def begun(self) -> Document:
+        """What the fit knew before its first pass; empty if it is not resumed."""
+        saved = None if self.checkpoints is None else self.checkpoints.load(self.name)
+        begun: Document = {} if saved is None else saved[1]["begun"]
+        return begun
+
     def resume(self, fit: Resumable) -> None:
         """Continue from the checkpoint, if there is one.
 

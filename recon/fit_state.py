@@ -1,7 +1,7 @@
 """What a fit carries from one pass to the next, in one place, so that it can be put on disk."""
 
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -44,6 +44,8 @@ class FitState:
     """Fitted loss, held-out loss and defocus of every pass."""
     number: int = 0
     reason: str = ""
+    begun: Document = field(default_factory=dict)
+    """What was found out before the first pass and need not be found again, JSON-ready."""
     best: Tensor = field(init=False)
     best_experiment: Experiment = field(init=False)
 
@@ -61,50 +63,40 @@ class FitState:
             for name, tensor in self.solver.state().items()
         }
         arrays["best"] = self.best.cpu().numpy()
+        waiting, refiner = ({}, None) if self.refiner is None else self.refiner.state()
+        arrays |= {f"refiner.{name}": t.cpu().numpy() for name, t in waiting.items()}
         return arrays, {
             "number": self.number,
             "reason": self.reason,
             "losses": self.losses,
-            "experiment": _plain(self.solver.experiment),
-            "best_experiment": _plain(self.best_experiment),
+            "experiment": self.solver.experiment.numbers(),
+            "best_experiment": self.best_experiment.numbers(),
             "rng": self.rng.bit_generator.state,
             "stop": None if self.stop is None else asdict(self.stop),
-            "refiner": None if self.refiner is None else self.refiner.state(),
+            "refiner": refiner,
+            "begun": self.begun,
         }
 
     def restore(self, arrays: Arrays, document: Document) -> None:
         """Be as at the time of ``capture``."""
         self.number, self.reason = document["number"], document["reason"]
+        self.begun = document["begun"]
         self.losses = [tuple(losses) for losses in document["losses"]]
         solver = self.solver
-        solver.recalibrate(_experiment(solver.experiment, document["experiment"]))
-        solver.restore(
-            {
-                name.removeprefix("solver."): torch.from_numpy(array).to(solver.device)
-                for name, array in arrays.items()
-                if name.startswith("solver.")
-            }
-        )
+        solver.recalibrate(solver.experiment.with_numbers(document["experiment"]))
+        solver.restore(self._tensors(arrays, "solver."))
         self.best = torch.from_numpy(arrays["best"]).to(solver.device)
-        self.best_experiment = _experiment(solver.experiment, document["best_experiment"])
+        self.best_experiment = solver.experiment.with_numbers(document["best_experiment"])
         self.rng.bit_generator.state = document["rng"]
         if self.stop is not None:
             for name, value in document["stop"].items():
                 setattr(self.stop, name, value)
         if self.refiner is not None:
-            self.refiner.restore(document["refiner"])
+            self.refiner.restore(self._tensors(arrays, "refiner."), document["refiner"])
 
-
-def _plain(experiment: Experiment) -> Document:
-    """Numbers of an experiment; its grid never changes."""
-    return {f.name: getattr(experiment, f.name) for f in fields(experiment) if f.name != "grid"}
-
-
-def _experiment(like: Experiment, numbers: Document) -> Experiment:
-    values: dict[str, Any] = {name: _tuples(value) for name, value in numbers.items()}
-    return replace(like, **values)
-
-
-def _tuples(value: object) -> object:
-    """JSON lists as the tuples they were."""
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+    def _tensors(self, arrays: Arrays, owner: str) -> dict[str, Tensor]:
+        return {
+            name.removeprefix(owner): torch.from_numpy(array).to(self.solver.device)
+            for name, array in arrays.items()
+            if name.startswith(owner)
+        }

@@ -58,11 +58,14 @@ class ReconstructionParams(BaseModel):
     of focus, so that 90 degrees are everything."""
     refine: tuple[Refinable, ...] = (
         "defocus_A", "C12a_A", "C12b_A", "tilt_row_mrad", "tilt_col_mrad", "thickness_A",
-        "rotation_deg", "drift_along", "drift_across",
+        "rotation_deg", "scale", "stretch", "shear",
     )  # fmt: skip
     """What is refined together with the object; what is fixed above stays."""
     refine_patterns: Annotated[int, Field(ge=16)] = 160
     """Patterns per refinement step."""
+
+    calibration_passes: Annotated[int, Field(ge=0, le=1000)] = 9
+    """Passes over the inner part of the patterns that refine the calibration beforehand."""
 
     max_passes: Annotated[int, Field(ge=1, le=1000)] = 16
     patience: Annotated[int, Field(ge=1)] = 2

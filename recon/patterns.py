@@ -50,10 +50,30 @@ class Patterns:
         first = rng.random(len(self.pixel)) < fraction
         return self.taking(first), self.taking(~first)
 
+    def cropped(self, n: int) -> "Patterns":
+        """The central ``n`` x ``n`` pixels (even ``n``); electrons beyond them are left out."""
+        if n >= self.n:
+            return self
+        row, col = (np.fft.fftfreq(self.n, 1 / self.n).astype(np.int64),) * 2
+        inside = (row >= -n // 2) & (row < n // 2)
+        lookup = np.where(
+            inside[:, None] & inside[None], (row[:, None] % n) * n + col[None] % n, -1
+        )
+        pixel = lookup.ravel()[self.pixel]
+        kept = self.taking(pixel >= 0)
+        keep = np.fft.ifftshift(
+            np.fft.fftshift(self.measured)[_middle(self.n, n), _middle(self.n, n)]
+        )
+        return replace(kept, pixel=pixel[pixel >= 0], measured=keep)
+
     def taking(self, chosen: NDArray[np.bool_]) -> "Patterns":
         """Keep only the chosen electrons, bool, one for each."""
         running = np.concatenate([[0], np.cumsum(chosen)])
         return replace(self, pixel=self.pixel[chosen], indptr=running[self.indptr])
+
+
+def _middle(size: int, n: int) -> slice:
+    return slice(size // 2 - n // 2, size // 2 + n // 2)
 
 
 def prepare_patterns(

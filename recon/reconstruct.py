@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from recon.engine import EngineResult
     from recon.execution import Execution
 
-MIN_SLICES, MAX_SLICES = 2, 12
-"""Even 6 nm of heavy columns are no thin object: two slices took 0.88 of the truth to 0.96."""
-
 MAX_HALF_PASSES = 8
 """Half the electrons are fitted sooner; what comes later is noise that would flatter nobody."""
 
@@ -211,34 +208,37 @@ def _fit_multislice(
     execution: "Execution | None",
 ) -> _Fit:
     from recon.engine import fit_fixed, fit_until_turn
+    from recon.joint_calibration import slices_for
     from recon.ptychography.experiment import Experiment
     from recon.ptychography.raster import make_canvas
     from recon.solvers.fit import BesideResult, Repeat, fit_beside
 
     patterns, calibration = calibrated.patterns, calibrated.calibration
-    n_slices = params.n_slices or slices_for(calibration.thickness_A.value, params)
+    n_slices = slices_for(calibration.thickness_A.value, params)
     start = Experiment.of(dataset.header, patterns, calibration, n_slices)
-    canvas = make_canvas(start.positions_A(), start.grid.sampling_A, patterns.n)
     share = 0.55 if params.half_set_frc else 0.95
 
     both = bool(params.refine) and params.beside_default
 
     def during(number: int, part: float, fitted: float, held: float, begun: float = 0.0) -> None:
-        passes = begun + (number - 1 + part) / params.max_passes * (0.5 if both else 1.0)
-        message = f"pass {number}"
-        tell(ProgressEvent("reconstruct", 0.02 + share * passes, message, number, fitted, held))
+        early = 0 if begun else params.calibration_passes
+        passes = max(number - 1 + part + early, 0) / (params.max_passes + early)
+        done = 0.02 + share * (begun + passes * (0.5 if both else 1.0))
+        message = f"pass {number}" if number > 0 else f"calibration pass {number + early}"
+        tell(ProgressEvent("reconstruct", done, message, max(number, 0), fitted, held))
 
     beside: BesideResult | None = None
     refined = calibration
     if params.refine or not params.beside_default:
         main = fit_until_turn(
-            start, canvas, patterns, params, rng, during,
+            start, patterns, params, rng, during,
             nominal_thickness_A=dataset.header.nominal_thickness_A, execution=execution,
         )  # fmt: skip
         start, refined = main.experiment, _refined(calibration, main)
     if params.beside_default:
         main = beside = fit_beside(
-            start, canvas, patterns, params, rng,
+            start, make_canvas(start.positions_A(), start.grid.sampling_A, patterns.n),
+            patterns, params, rng,
             on_progress=partial(during, begun=0.5 if both else 0.0), execution=execution,
         )  # fmt: skip
     halves: list[EngineResult] = []
@@ -254,12 +254,12 @@ def _fit_multislice(
             repeat = Repeat(half_passes, beside.shift_A) if beside is not None else None
             halves.append(
                 fit_beside(
-                    main.experiment, canvas, half, params, rng,
+                    main.experiment, main.canvas, half, params, rng,
                     repeat=repeat, on_progress=on_half, execution=execution,
                 )
                 if repeat is not None
                 else fit_fixed(
-                    main.experiment, canvas, half, params, rng,
+                    main.experiment, main.canvas, half, params, rng,
                     passes=half_passes, on_progress=on_half, execution=execution,
                 )
             )  # fmt: skip
@@ -272,20 +272,15 @@ def _fit_multislice(
         slices=main.slices.cpu().numpy(),
         probe=probe,
         pixel_size_A=main.experiment.grid.sampling_A,
-        scan_centre_px=canvas.scan_centre_px,
+        scan_centre_px=main.canvas.scan_centre_px,
         halves=(halves[0].phase(), halves[1].phase()) if halves else None,
         curves=Curves(main.fitted, main.held_out, main.defocus_A),
         best_pass=main.best_pass,
         stopped_because=main.stopped_because,
-        priors=params.prior_labels(n_slices),
+        priors=params.prior_labels(len(main.slices)),
         residual=None if beside is None else beside.residual,
         notes=() if beside is None else beside.notes,
     )
-
-
-def slices_for(thickness_A: float, params: ReconstructionParams) -> int:
-    """Slices of a specimen this thick where none are asked for."""
-    return int(np.clip(np.ceil(thickness_A / params.slice_thickness_A), MIN_SLICES, MAX_SLICES))
 
 
 def _refined(calibration: Calibration, main: "EngineResult") -> Calibration:

@@ -134,9 +134,9 @@ def _own(
     params: ReconstructionParams, dataset: Dataset4D, calibrated: Calibrated
 ) -> dict[str, float]:
     """The given settings as the first trial, within the ranges."""
-    from recon.reconstruct import slices_for
+    from recon.joint_calibration import slices_for
 
-    n_slices = params.n_slices or slices_for(calibrated.calibration.thickness_A.value, params)
+    n_slices = slices_for(calibrated.calibration.thickness_A.value, params)
     return {
         "step": float(np.clip(params.step, 0.1, 1.0)),
         "momentum": float(np.clip(params.momentum, 0.5, 0.95)),
@@ -157,7 +157,6 @@ def _try(
     from recon.engine import choose_device, fit_until_turn
     from recon.execution import Alone
     from recon.ptychography.experiment import Experiment
-    from recon.ptychography.raster import make_canvas
     from recon.ptychography.solver import worker_threads
     from recon.solvers.problem import Data, Problem
 
@@ -165,10 +164,9 @@ def _try(
     chosen = params.updated(**settings)
     patterns = calibrated.patterns
     start = Experiment.of(dataset.header, patterns, calibrated.calibration, settings["n_slices"])
-    canvas = make_canvas(start.positions_A(), start.grid.sampling_A, patterns.n)
     try:
         fit = fit_until_turn(
-            start, canvas, patterns, chosen, np.random.default_rng(rng_seed), lambda *_: None,
+            start, patterns, chosen, np.random.default_rng(rng_seed), lambda *_: None,
             nominal_thickness_A=dataset.header.nominal_thickness_A,
         )  # fmt: skip
         # The same seed deals the same electrons
@@ -176,7 +174,7 @@ def _try(
         fitted, held = patterns.split(1 - params.held_out_fraction, rng)
         data = Data(fitted, held, "poisson", params.floor_fraction)
         device = choose_device(params.device)
-        problem = Problem(fit.experiment, canvas, data, device, Alone(), tied=False)
+        problem = Problem(fit.experiment, fit.canvas, data, device, Alone(), tied=False)
         spectra = fit.experiment.probe_spectrum()[None] * problem.per_pattern**0.5
         with worker_threads(params.threads) as executor:
             loss = problem.expected_losses(fit.slices, spectra, executor)[1]

@@ -1,6 +1,7 @@
 """The experiment as numbers: every global parameter that the forward model depends on."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,6 +62,15 @@ class Experiment:
             n_slices=n_slices,
         )
 
+    def numbers(self) -> dict[str, Any]:
+        """All parameters but the grid, JSON-ready."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "grid"}
+
+    def with_numbers(self, numbers: dict[str, Any]) -> "Experiment":
+        """Return this experiment with the parameters of ``numbers``, as read from JSON."""
+        values: dict[str, Any] = {name: _tuples(value) for name, value in numbers.items()}
+        return replace(self, **values)
+
     @property
     def slab_A(self) -> float:
         """Thickness that each slice stands for."""
@@ -74,19 +84,20 @@ class Experiment:
         """Scan positions about the centre of the scan, (n, 2), Å."""
         return scan_positions_A(self.scan_shape, self.scan_matrix())
 
+    def optics(self) -> ProbeOptics:
+        """Aperture and aberrations at the first slice."""
+        return ProbeOptics(
+            k_edge_A=self.k_edge_A,
+            C10_A=self.slab_A / 2 - self.defocus_A,
+            C12a_A=self.C12a_A,
+            C12b_A=self.C12b_A,
+            centre_row_A=self.beam_offset_A[0],
+            centre_col_A=self.beam_offset_A[1],
+        )
+
     def probe_spectrum(self) -> Tensor:
         """Probe at the first slice, complex128, (n, n), reciprocal space, one electron."""
-        return probe_spectrum(
-            self.grid,
-            ProbeOptics(
-                k_edge_A=self.k_edge_A,
-                C10_A=self.slab_A / 2 - self.defocus_A,
-                C12a_A=self.C12a_A,
-                C12b_A=self.C12b_A,
-                centre_row_A=self.beam_offset_A[0],
-                centre_col_A=self.beam_offset_A[1],
-            ),
-        )
+        return probe_spectrum(self.grid, self.optics())
 
     def entrance_probe(self) -> Tensor:
         """Probe at the entrance surface in real space, centred on [n//2, n//2], one electron."""
@@ -97,6 +108,11 @@ class Experiment:
     def propagator(self) -> Tensor:
         """H between slices, complex64, (n, n)."""
         return propagator(self.grid, self.slab_A, self.tilt_mrad)
+
+
+def _tuples(value: object) -> object:
+    """JSON lists as the tuples they were."""
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
 def agreed(experiment: Experiment, team: Team) -> Experiment:

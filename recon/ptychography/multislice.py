@@ -25,13 +25,25 @@ class Waves:
     """t_s psi_s of every slice, complex64, (batch, mode, n, n)."""
     detector: Tensor
     """Psi, complex64, (batch, mode, n, n)."""
+    arriving: list[Tensor]
+    """H F[t_s psi_s] at every slice but the first, if they were to be kept."""
 
     def intensity(self) -> Tensor:
         """Expected electrons per pixel, float32, (batch, n, n)."""
         return (self.detector.real.square() + self.detector.imag.square()).sum(dim=1)
 
 
-def forward(probes: Tensor, slices: Tensor, H: Tensor) -> Waves:
+def overlap(g_hat: Tensor, psi_hat: Tensor) -> Tensor:
+    """(2 / n^2) sum Im(conj(g_hat) psi_hat) over patterns and modes, float32 (n, n).
+
+    The derivative of the loss by a phase phi(k) where the wave is exp(-i phi) psi_hat.
+    """
+    n = g_hat.shape[-1]
+    product = g_hat.real * psi_hat.imag - g_hat.imag * psi_hat.real
+    return product.sum(dim=(0, 1)) * (2 / n**2)
+
+
+def forward(probes: Tensor, slices: Tensor, H: Tensor, *, keep_spectra: bool = False) -> Waves:
     """Send a batch of probes through the specimen.
 
     Parameters
@@ -42,18 +54,30 @@ def forward(probes: Tensor, slices: Tensor, H: Tensor) -> Waves:
         Transmission functions, complex64, (slice, batch, n, n).
     H
         Propagator between slices, complex64, (n, n), zero frequency at [0, 0].
+    keep_spectra
+        Also keep what ``backward`` needs for the derivative by the propagator.
     """
     psi = probes
     after: list[Tensor] = []
+    arriving: list[Tensor] = []
     for s in range(len(slices)):
         if s:
-            psi = ifft2(fft2(after[-1]).mul_(H))
+            spectrum = fft2(after[-1]).mul_(H)
+            if keep_spectra:
+                arriving.append(spectrum)
+            psi = ifft2(spectrum)
         after.append(psi * slices[s, :, None])
-    return Waves(after, fft2(after[-1], norm="ortho"))
+    return Waves(after, fft2(after[-1], norm="ortho"), arriving)
 
 
 def backward(
-    waves: Waves, slices: Tensor, H: Tensor, factor: Tensor, *, tied: bool = False
+    waves: Waves,
+    slices: Tensor,
+    H: Tensor,
+    factor: Tensor,
+    *,
+    tied: bool = False,
+    propagator_pull: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Gradient of the loss by the phase of every slice, and by the conjugate entrance wave.
 
@@ -63,6 +87,8 @@ def backward(
         f = dL/dI, float32, (batch, n, n).
     tied
         The slices are one and the same phase: return the sum over slices.
+    propagator_pull
+        If given, float32 (n, n): dL/d phase of the propagator is added to it; needs the spectra.
 
     Returns
     -------
@@ -79,5 +105,8 @@ def backward(
         gradient[0 if tied else s].addcmul_(g, waves.after[s].conj())
         g = g * conjugate[s, :, None]
         if s:
-            g = ifft2(fft2(g).mul_(back))
+            g_hat = fft2(g)
+            if propagator_pull is not None:
+                propagator_pull += overlap(g_hat, waves.arriving[s - 1])
+            g = ifft2(g_hat.mul_(back))
     return gradient.sum(dim=2).imag * 2, g

@@ -71,13 +71,17 @@ def probe_spectrum(grid: Grid, optics: ProbeOptics) -> Tensor:
     return psi / psi.abs().square().sum().sqrt()
 
 
+def propagation_phase(grid: Grid, distance_A: float, tilt_mrad: tuple[float, float]) -> Tensor:
+    """Phase that free space over ``distance_A`` takes from a wave, float64, (n, n), radians."""
+    ky, kx = grid.frequencies()
+    walk = ky * tilt_mrad[0] + kx * tilt_mrad[1]
+    fresnel = torch.pi * grid.wavelength_A * distance_A * (ky.square() + kx.square())
+    return fresnel + 2 * torch.pi * 1e-3 * distance_A * walk
+
+
 def propagator(grid: Grid, distance_A: float, tilt_mrad: tuple[float, float]) -> Tensor:
     """Free space over ``distance_A`` along a tilted beam, complex64, (n, n)."""
-    ky, kx = grid.frequencies()
-    lam = grid.wavelength_A
-    walk = ky * tilt_mrad[0] + kx * tilt_mrad[1]
-    phase = torch.pi * lam * distance_A * (ky.square() + kx.square())
-    return torch.exp(-1j * (phase + 2 * torch.pi * 1e-3 * distance_A * walk)).to(torch.complex64)
+    return torch.exp(-1j * propagation_phase(grid, distance_A, tilt_mrad)).to(torch.complex64)
 
 
 def shifted_probes(spectrum: Tensor, grid: Grid, steps: int) -> Tensor:

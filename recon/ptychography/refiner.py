@@ -1,47 +1,112 @@
-"""Between passes: refine the calibration on a few patterns and let the object follow."""
+"""Refine the calibration while the object forms: momentum on Fisher-scaled steps.
 
+With the object held fixed the likelihood is stiff in the global parameters: an object that has
+formed under a wrong raster defends it, and a Gauss-Newton step per pass creeps. The adjoint
+gives the derivatives of every batch for little, so that many steps
+
+    v <- mu v - eta (F + P)^-1 (g + share P (theta - theta_0) + share b),   theta <- theta + v
+
+are taken per pass; F is the Fisher information of a random subset, renewed every pass, P the
+inverse variances of what is known beforehand.
+
+b undoes an optimism. A larger raster has more object pixels, which fit the noise better: thousands
+of incidental parameters pull the scale of the scan by per cents (Neyman & Scott, Econometrica 16
+(1948) 1). Of the nu electrons' worth of likelihood that fitted patterns are explained better than
+held-out ones, the part that grows with the scanned area A is given back:
+b = kappa nu d(ln A) / 2 d theta, kappa between 1 and 2 for a shrunken fit.
+"""
+
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from recon.ptychography.experiment import agreed
-from recon.ptychography.joint import Fitted, Unknown, joint_step, warped
-from recon.ptychography.solver import MultisliceSolver
+from recon.ptychography.experiment import Experiment, agreed
+from recon.ptychography.frame import FrameChange, moved
+from recon.ptychography.joint import Fitted, information
+from recon.ptychography.pulls import Pulls, gradient_of
+from recon.ptychography.solver import MultisliceSolver, PassResult
+from recon.ptychography.unknowns import THICKNESS_RANGE, Unknown, nudged, value_of
 
-SLOWEST = 0.3
+Float = NDArray[np.float64]
+STEP, MOMENTUM = 2.0, 0.8
+BATCHES_PER_STEP = 4
+KAPPA = 1.4
+PULLS = fields(Pulls)
+PATIENCE_PX = 0.02
+"""The object is moved after its frame when a corner is off by this much."""
 
 
 class Refiner:
-    """Steps of ever smaller relaxation, so that the noise of the subsets averages out."""
+    """Moves the calibration of a solver (and its object along) while passes run.
+
+    Parameters
+    ----------
+    prior
+        Calibration before any refinement: the centre of what is known beforehand.
+    """
 
     def __init__(
-        self, solver: MultisliceSolver, unknowns: tuple[Unknown, ...], patterns_per_step: int
+        self,
+        solver: MultisliceSolver,
+        unknowns: tuple[Unknown, ...],
+        patterns_per_step: int,
+        *,
+        prior: Experiment | None = None,
+        step: float = STEP,
     ) -> None:
         self.solver = solver
         self.unknowns = unknowns
-        self.start = solver.experiment
+        self.prior = prior or solver.experiment
         self.patterns_per_step = patterns_per_step
+        self.step = step
         self.sigma: dict[str, float] = {}
-        self._steps = 0
+        """Standard deviations with the object held fixed: lower bounds."""
+        self.path: list[Experiment] = []
+        """The calibration after every step of the last pass."""
+        self._active: tuple[Unknown, ...] = ()
+        self._velocity: dict[str, float] = {u.name: 0.0 for u in unknowns}
+        self._object_frame = solver.experiment
+        self._sums: Pulls | None = None
+        self._count, self._share = 0, 0.0
+        self._optimism = 0.0
 
-    def state(self) -> dict[str, Any]:
-        """What the coming steps depend on, JSON-ready."""
-        return {"steps": self._steps, "sigma": self.sigma}
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What the coming steps depend on: batches that wait for a step, and numbers."""
+        waiting = self._sums
+        tensors = {} if waiting is None else {f.name: getattr(waiting, f.name) for f in PULLS}
+        return tensors, {
+            "sigma": self.sigma,
+            "velocity": self._velocity,
+            "object_frame": self._object_frame.numbers(),
+            "waiting": [self._count, self._share],
+            "optimism": self._optimism,
+        }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
         """Be as at the time of ``state``."""
-        self._steps, self.sigma = state["steps"], dict(state["sigma"])
+        self.sigma, self._velocity = dict(numbers["sigma"]), dict(numbers["velocity"])
+        self._object_frame = self.solver.experiment.with_numbers(numbers["object_frame"])
+        self._count, self._share = numbers["waiting"]
+        self._optimism = numbers["optimism"]
+        self._sums = Pulls(**tensors) if tensors else None
 
-    def step(
+    def begin_pass(
         self, pass_number: int, rng: np.random.Generator, executor: ThreadPoolExecutor
-    ) -> None:
-        """Take one joint step on a fresh random subset, if this pass has anything to refine."""
-        unknowns = tuple(u for u in self.unknowns if pass_number >= u.first_pass)
-        if not unknowns:
-            return
+    ) -> Callable[[Pulls, float], None] | None:
+        """Renew the Fisher information on a random subset; return what a pass is to call."""
+        self._active = tuple(u for u in self.unknowns if pass_number >= u.first_pass)
+        self._settle()
+        self.path = []
+        if not self._active:
+            return None
         solver = self.solver
+        solver.recalibrate(solver.experiment)
         fit = Fitted(
             experiment=solver.experiment,
             canvas=solver.canvas,
@@ -54,20 +119,88 @@ class Refiner:
         )
         count = min(self.patterns_per_step, solver.patterns.n_patterns)
         chosen = rng.choice(solver.patterns.n_patterns, count, replace=False)
-        result = joint_step(
-            fit,
-            unknowns,
-            self.start,
-            torch.from_numpy(chosen).to(solver.device),
-            executor,
-            relaxation=max(1 / (1 + 0.25 * self._steps), SLOWEST),
-        )
-        self._steps += 1
-        # The Fisher sigma holds the object fixed; the last step says how far from rest it still is
-        self.sigma = {
-            name: float(np.hypot(sigma, result.step[name])) for name, sigma in result.sigma.items()
-        }
-        before = solver.experiment
-        solver.slices = warped(solver.slices, solver.canvas, before, result.experiment)
-        solver.velocity = warped(solver.velocity, solver.canvas, before, result.experiment)
-        solver.recalibrate(agreed(result.experiment, solver.team))
+        which = torch.from_numpy(chosen).to(solver.device)
+        _, fisher = information(fit, self._active, which, executor)
+        fisher *= solver.patterns.n_patterns / count
+        self._precision = np.array([u.prior_sigma**-2 for u in self._active])
+        self._damped = fisher + np.diag(self._precision)
+        sigma = np.sqrt(np.diag(np.linalg.inv(self._damped)))
+        self.sigma = {u.name: float(s) for u, s in zip(self._active, sigma, strict=True)}
+        return self._on_pulls
+
+    def end_pass(self, result: PassResult) -> None:
+        """Hear how much better the fitted electrons are explained than the held-out ones."""
+        solver = self.solver
+        if solver.electrons_held:
+            same_units = result.held_out + np.log(solver.electrons_held / solver.electrons)
+            self._optimism = max(0.0, float(same_units) - result.fitted) * solver.electrons
+
+    def _on_pulls(self, pulls: Pulls, share: float) -> None:
+        """Collect batches; take a step after every few."""
+        if self._sums is None:
+            self._sums = replace(pulls, gradient=pulls.gradient.clone())
+        else:
+            self._sums.add(pulls)
+        self._count, self._share = self._count + 1, self._share + share
+        if self._count >= BATCHES_PER_STEP:
+            self._take_step(self._sums)
+            self._sums, self._count, self._share = None, 0, 0.0
+
+    def _take_step(self, sums: Pulls) -> None:
+        solver, active = self.solver, self._active
+        here = solver.experiment
+        gradient = gradient_of(sums, here, solver.slices, active)
+        off = np.array([value_of(here, u.name) - value_of(self.prior, u.name) for u in active])
+        known = self._precision * off + self._optimism_slope(here)
+        newton = np.linalg.solve(self._damped, gradient + self._share * known)
+        velocity = np.array([self._velocity[u.name] for u in active])
+        velocity = MOMENTUM * velocity - self.step * newton
+        largest = np.array([u.largest_step for u in active])
+        velocity *= min(1.0, float(np.min(largest / np.maximum(np.abs(velocity), 1e-12))))
+        experiment = here
+        for unknown, by in zip(active, velocity.tolist(), strict=True):
+            experiment = nudged(experiment, unknown.name, by)
+            self._velocity[unknown.name] = by
+        low, high = (factor * self.prior.thickness_A for factor in THICKNESS_RANGE)
+        thickness = float(np.clip(experiment.thickness_A, low, high))
+        experiment = replace(experiment, thickness_A=thickness)
+        experiment = agreed(experiment, solver.team)
+        solver.recalibrate(experiment, reweigh=False)
+        self.path.append(experiment)
+        change = FrameChange.between(self._object_frame, experiment)
+        if change.furthest_px(solver.canvas) > PATIENCE_PX:
+            self._settle()
+
+    def _optimism_slope(self, here: Experiment) -> Float:
+        area = np.array([_log_area(nudged(here, u.name, u.nudge)) for u in self._active])
+        nudges = np.array([u.nudge for u in self._active])
+        slope: Float = KAPPA * self._optimism / 2 * (area - _log_area(here)) / nudges
+        return slope
+
+    def _settle(self) -> None:
+        """Let the object follow its frame."""
+        solver = self.solver
+        change = FrameChange.between(self._object_frame, solver.experiment)
+        solver.slices = moved(solver.slices, solver.canvas, change)
+        solver.velocity = moved(solver.velocity, solver.canvas, change)
+        self._object_frame = solver.experiment
+
+
+def _log_area(experiment: Experiment) -> float:
+    return float(np.log(np.abs(np.linalg.det(experiment.scan_matrix()))))
+
+
+def mean_of(experiments: Sequence[Experiment]) -> Experiment:
+    """Average of the refined parameters: what is left of the batches' noise averages out."""
+    (a, b), (c, d) = np.mean([e.affine for e in experiments], axis=0).tolist()
+    row, col = np.mean([e.tilt_mrad for e in experiments], axis=0).tolist()
+    return replace(
+        experiments[-1],
+        defocus_A=float(np.mean([e.defocus_A for e in experiments])),
+        C12a_A=float(np.mean([e.C12a_A for e in experiments])),
+        C12b_A=float(np.mean([e.C12b_A for e in experiments])),
+        rotation_deg=float(np.mean([e.rotation_deg for e in experiments])),
+        thickness_A=float(np.mean([e.thickness_A for e in experiments])),
+        affine=((a, b), (c, d)),
+        tilt_mrad=(row, col),
+    )

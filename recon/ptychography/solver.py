@@ -13,10 +13,11 @@ Sources: Odstrcil et al., Opt. Express 26 (2018) 3108; Thibault & Guizar-Sicairo
 14 (2012) 063004.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -27,8 +28,9 @@ from recon.patterns import Patterns
 from recon.ptychography.counts import CountStore
 from recon.ptychography.experiment import Experiment
 from recon.ptychography.likelihood import poisson_factor, poisson_loss
-from recon.ptychography.multislice import backward, forward
+from recon.ptychography.multislice import backward, forward, overlap
 from recon.ptychography.optics import shifted_probes
+from recon.ptychography.pulls import Pulls
 from recon.ptychography.raster import SUB_PIXEL_STEPS, Canvas, place
 
 CHUNK = 64
@@ -57,6 +59,20 @@ class PassResult:
 
     fitted: float
     held_out: float
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What a worker found out about some patterns."""
+
+    which: Tensor
+    window: Tensor
+    gradient: Tensor
+    loss: float
+    held: float
+    aperture: Tensor
+    """dL/d phase of the aperture and of the propagator; zeros where they were not asked for."""
+    propagator: Tensor
 
 
 @contextmanager
@@ -126,8 +142,11 @@ class MultisliceSolver:
         """Be as at the time of ``state``."""
         self.slices, self.velocity = state["slices"], state["velocity"]
 
-    def recalibrate(self, experiment: Experiment) -> None:
-        """Use another calibration from now on; the object stays."""
+    def recalibrate(self, experiment: Experiment, *, reweigh: bool = True) -> None:
+        """Use another calibration from now on; the object stays.
+
+        ``reweigh`` also sums up the illumination anew; small corrections need it once a pass.
+        """
         self.experiment = experiment
         positions = experiment.positions_A()[self.patterns.position]
         sampling = experiment.grid.sampling_A
@@ -139,7 +158,14 @@ class MultisliceSolver:
         probes = shifted_probes(spectrum, experiment.grid, SUB_PIXEL_STEPS)
         self.probes = probes.to(self.device)
         self.H = experiment.propagator().to(self.device)
-        self.preconditioner = self._preconditioner()
+        if reweigh:
+            self.preconditioner = self._preconditioner()
+
+    def reslice(self, n_slices: int) -> None:
+        """Share the phase out among another number of equal slices."""
+        ratio = self.experiment.n_slices / n_slices
+        self.slices, self.velocity = self.slices * ratio, self.velocity * ratio
+        self.recalibrate(replace(self.experiment, n_slices=n_slices))
 
     def _preconditioner(self) -> Tensor:
         """1 / (2 S electrons per object pixel), float32, (rows, cols)."""
@@ -170,24 +196,32 @@ class MultisliceSolver:
         executor: ThreadPoolExecutor,
         *,
         on_batch: Callable[[float], None] | None = None,
+        on_pulls: Callable[[Pulls, float], None] | None = None,
     ) -> PassResult:
-        """Show every pattern once, in random order. ``on_batch`` hears the part that is done."""
+        """Show every pattern once, in random order. ``on_batch`` hears the part that is done.
+
+        ``on_pulls`` gets what each batch says about the global parameters and the part of the
+        patterns that it holds; it may recalibrate this solver.
+        """
         order = torch.from_numpy(rng.permutation(self.patterns.n_patterns)).to(self.device)
         loss = held = 0.0
         done = 0
         for batch in torch.split(order, self.settings.batch):
             transmission = self.transmission()
-            mine = self.team.share(batch)
             size = CHUNK if self.device.type == "cpu" else len(batch)
-            gradient = torch.zeros_like(self.slices)
-            for part, chunk_loss, chunk_held, window in executor.map(
-                lambda which: self._gradient(which, transmission),  # noqa: B023
-                torch.split(mine, size) if len(mine) else (),
-            ):
-                gradient.view(len(part), -1).index_add_(1, window, part)
-                loss += chunk_loss
-                held += chunk_held
+            look = partial(
+                self.chunk_of, transmission=transmission, with_pulls=on_pulls is not None
+            )
+            mine = self.team.share(batch)
+            parts = list(executor.map(look, torch.split(mine, size) if len(mine) else ()))
+            loss += sum(part.loss for part in parts)
+            held += sum(part.held for part in parts)
+            gradient = self._gradient_of(parts)
             self.team.add_up(gradient)
+            if on_pulls is not None:
+                pulls = self.pulls_of(parts, gradient)
+                self.team.add_up(pulls.aperture, pulls.propagator, pulls.lever)
+                on_pulls(pulls, len(batch) / len(order))
             self._step(gradient)
             done += len(batch)
             if on_batch is not None:
@@ -200,14 +234,43 @@ class MultisliceSolver:
             held_out=held / self.electrons_held if self.electrons_held else float("nan"),
         )
 
-    def _gradient(self, which: Tensor, transmission: Tensor) -> tuple[Tensor, float, float, Tensor]:
+    def _gradient_of(self, parts: Sequence["Chunk"]) -> Tensor:
+        gradient = torch.zeros_like(self.slices)
+        for part in parts:
+            gradient.view(len(gradient), -1).index_add_(1, part.window, part.gradient)
+        return gradient
+
+    def pulls_of(self, parts: Sequence["Chunk"], gradient: Tensor | None = None) -> Pulls:
+        """Sum what chunks say about the global parameters."""
+        n = self.patterns.n
+        lever = torch.zeros((2, *self.slices.shape), device=self.device)
+        aperture, propagator = torch.zeros_like(self.measured), torch.zeros_like(self.measured)
+        along = torch.arange(n, device=self.device, dtype=torch.float32) - n // 2
+        for part in parts:
+            aperture += part.aperture
+            propagator += part.propagator
+            index = self.raster.shift_index[part.which]
+            below = (index // SUB_PIXEL_STEPS / SUB_PIXEL_STEPS)[:, None]
+            right = (index % SUB_PIXEL_STEPS / SUB_PIXEL_STEPS)[:, None]
+            patches = part.gradient.view(-1, len(part.which), n, n)
+            arms = (along - below)[:, :, None], (along - right)[:, None, :]
+            for image, arm in zip(lever, arms, strict=True):
+                weighted = (patches * arm).reshape(len(patches), -1)
+                image.view(len(patches), -1).index_add_(1, part.window, weighted)
+        full = self._gradient_of(parts) if gradient is None else gradient
+        return Pulls(aperture, propagator, lever, full)
+
+    def chunk_of(self, which: Tensor, transmission: Tensor, *, with_pulls: bool) -> "Chunk":
+        """Likelihood and gradients of some patterns with the object as it is."""
         n = self.patterns.n
         window = self.raster.window(which, n, self.canvas.shape[1]).view(-1)
         flat = transmission.view(len(transmission), -1)
         slices = torch.stack([layer.index_select(0, window) for layer in flat])
         slices = slices.view(-1, len(which), n, n)
         slices = slices.expand(self.experiment.n_slices, -1, -1, -1)
-        waves = forward(self.probes[self.raster.shift_index[which]][:, None], slices, self.H)
+        index = self.raster.shift_index[which]
+        probes = self.probes[index][:, None]
+        waves = forward(probes, slices, self.H, keep_spectra=with_pulls)
         intensity = waves.intensity()
         counts = self.counts.dense(which)
         factor = poisson_factor(intensity, counts, self.measured, self.floor)
@@ -217,8 +280,15 @@ class MultisliceSolver:
             ratio = self.electrons_held / self.electrons
             expected = ratio * intensity * self.measured
             held = float(poisson_loss(expected, self.held.dense(which), ratio * self.floor))
-        gradient, _ = backward(waves, slices, self.H, factor, tied=self.tied)
-        return gradient.reshape(len(gradient), -1), float(loss), held, window
+        propagator, aperture = torch.zeros_like(self.measured), torch.zeros_like(self.measured)
+        gradient, entering = backward(
+            waves, slices, self.H, factor, tied=self.tied,
+            propagator_pull=propagator if with_pulls else None,
+        )  # fmt: skip
+        if with_pulls:
+            aperture = overlap(torch.fft.fft2(entering), torch.fft.fft2(probes))
+        gradient = gradient.reshape(len(gradient), -1)
+        return Chunk(which, window, gradient, float(loss), held, aperture, propagator)
 
     def _step(self, gradient: Tensor) -> None:
         mean = gradient.sum(dim=0, keepdim=True) / self.experiment.n_slices

@@ -143,6 +143,7 @@ def _run(
     fitted_curve, held_curve, defocus_curve = zip(*fit.losses, strict=True)
     return BesideResult(
         experiment,
+        solver.problem.canvas,
         fit.best,
         fitted_curve,
         held_curve if watching else (),
