@@ -114,9 +114,9 @@ class CheckpointFolder:
             if name not in FREE_TO_CHANGE and before.get(name) != now.get(name)
         ]
         differs += [
-            f"{name} was {found.get(name)!r}, is {identity[name]!r}"
-            for name in ("format", "source_sha256", "rng_seed")
-            if found.get(name) != identity[name]
+            f"{name} was {found.get(name)!r}, is {identity.get(name)!r}"
+            for name in ("format", "source_sha256", "vacuum_sha256", "rng_seed")
+            if found.get(name) != identity.get(name)
         ]
         if differs:
             raise CheckpointError(

@@ -2,13 +2,16 @@
 
 import json
 import os
+from collections.abc import Mapping
+from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from recon.dataset import ScanHeader
+from recon.dataset import ScanHeader, VacuumProbe
+from recon.export import ExportFormat, export_result
 from recon.params import ReconstructionParams
 from recon.pictures import write_pictures
 from recon.reconstruct import Progress
@@ -19,7 +22,7 @@ from recon.summary_page import write_summary_page
 __all__ = ["OutputError", "program_version", "reconstruct_file", "write_hdf5", "write_outputs"]
 
 
-def reconstruct_file(
+def reconstruct_file(  # noqa: PLR0913  (what a request may say)
     path: str | Path | None,
     out_dir: str | Path | None,
     params: ReconstructionParams | None = None,
@@ -28,11 +31,20 @@ def reconstruct_file(
     device: str | None = None,
     rng_seed: int | None = None,
     progress: Progress | None = None,
+    vacuum: str | Path | None = None,
+    exports: tuple[ExportFormat, ...] = (),
 ) -> dict[str, object]:
     """Reconstruct a file and write every output into ``out_dir``.
 
     With ``resume`` the reconstruction in that folder goes on from its last checkpoint, and what is
     None is as it was begun with.
+
+    Parameters
+    ----------
+    vacuum
+        Pattern(s) taken without a specimen under the same optics (``recon.vacuum``).
+    exports
+        Programs to write data and result for, each into a folder of its name.
 
     Returns
     -------
@@ -47,29 +59,46 @@ def reconstruct_file(
     DataError, CalibrationError
         As ``open_4d`` and ``reconstruct``.
     """
-    request = open_request(path, out_dir, params, resume=resume, device=device, rng_seed=rng_seed)
-    summary = write_outputs(reconstruct_request(request, progress=progress), request.out)
+    request = open_request(
+        path, out_dir, params, resume=resume, device=device, rng_seed=rng_seed, vacuum=vacuum
+    )
+    dataset = request.dataset
+    result = reconstruct_request(request, progress=progress)
+    exported = export_result(dataset, result, exports, request.out)
+    summary = write_outputs(result, request.out, also=exported, vacuum=dataset.vacuum)
     request.checkpoints.remove()
     return summary
 
 
-def write_outputs(result: Reconstruction, out: str | Path) -> dict[str, object]:
-    """Write HDF5, PNGs, ``summary.html`` and ``summary.json``; return the summary."""
+def write_outputs(
+    result: Reconstruction,
+    out: str | Path,
+    *,
+    also: Mapping[str, str] | None = None,
+    vacuum: VacuumProbe | None = None,
+) -> dict[str, object]:
+    """Write HDF5, PNGs, ``summary.html`` and ``summary.json``; return the summary.
+
+    ``also`` are files written elsewhere, name -> path, to be listed among the outputs; ``vacuum``
+    is the illumination that was measured for the scan.
+    """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     pictures = write_pictures(result, out)
-    write_hdf5(result, out / "reconstruction.h5")
+    write_hdf5(result, out / "reconstruction.h5", vacuum=vacuum)
     write_summary_page(result, pictures, out / "summary.html")
     files = {path.stem: str(path) for path in pictures.values()}
     files["reconstruction"] = str(out / "reconstruction.h5")
     files["summary"] = str(out / "summary.html")
-    summary = result.summary() | {"outputs": files}
+    summary = result.summary() | {"outputs": files | dict(also or {})}
+    if vacuum is not None:
+        summary["vacuum"] = _vacuum_numbers(vacuum)
     text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
     (out / "summary.json").write_text(text, encoding="utf-8")
     return summary
 
 
-def write_hdf5(result: Reconstruction, path: Path) -> None:
+def write_hdf5(result: Reconstruction, path: Path, *, vacuum: VacuumProbe | None = None) -> None:
     """Write the arrays; the file appears under its name only when it is whole."""
     beside = path.with_name(f".{path.name}.writing")
     with h5py.File(beside, "w") as file:
@@ -91,7 +120,17 @@ def write_hdf5(result: Reconstruction, path: Path) -> None:
         _write_curves(file.create_group("curves"), result)
         _write_resolution(file.create_group("resolution"), result)
         _write_provenance(file.create_group("provenance"), result)
+        if vacuum is not None:
+            file["vacuum/pattern"] = vacuum.pattern
+            file["vacuum"].attrs.update(_vacuum_numbers(vacuum))
     os.replace(beside, path)
+
+
+def _vacuum_numbers(vacuum: VacuumProbe) -> dict[str, object]:
+    """Everything but the pattern itself."""
+    return {
+        item.name: getattr(vacuum, item.name) for item in fields(vacuum) if item.name != "pattern"
+    }
 
 
 def _write_calibration(group: h5py.Group, result: Reconstruction) -> None:

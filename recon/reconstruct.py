@@ -94,7 +94,7 @@ def reconstruct(
     tell(ProgressEvent("calibrate", 0.0, "bright-field disc, rotation and defocus"))
     calibrated = calibrate(dataset, params)
     clock.lap("calibrate")
-    warnings = list(calibrated.warnings)
+    warnings = [*dataset.warnings, *calibrated.warnings]
     if params.engine != "multislice":
         fit = _fit_direct(dataset, calibrated, params, params.engine, rng)
     else:

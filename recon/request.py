@@ -12,6 +12,7 @@ from recon.importers import open_4d
 from recon.params import ReconstructionParams
 from recon.reconstruct import reconstruct
 from recon.result import ProgressEvent, Reconstruction
+from recon.vacuum import open_vacuum, with_vacuum
 
 
 class OutputError(ReconError):
@@ -42,6 +43,7 @@ def open_request(
     resume: str | Path | None = None,
     device: str | None = None,
     rng_seed: int | None = None,
+    vacuum: str | Path | None = None,
 ) -> Request:
     """Open the data of a new reconstruction, or of one to ``resume`` in its folder.
 
@@ -66,6 +68,7 @@ def open_request(
         data = data or found["source"]
         params = params or ReconstructionParams.model_validate(found["params"])
         rng_seed = found["rng_seed"] if rng_seed is None else rng_seed
+        vacuum = vacuum or found["vacuum"] or None
     params = params or ReconstructionParams()
     if device is not None:
         params = params.updated(device=device)
@@ -75,6 +78,8 @@ def open_request(
     if params.nominal_defocus_A is not None:
         header = dataset.header.model_copy(update={"defocus_A": params.nominal_defocus_A})
         dataset = replace(dataset, header=header)
+    if vacuum is not None:
+        dataset = with_vacuum(dataset, open_vacuum(vacuum, dataset.header))
     request = Request(dataset, params, folder, rng_seed or 0, resume is not None)
     if request.resumed:
         request.checkpoints.check(_identity(request))
@@ -116,4 +121,8 @@ def reconstruct_request(
 
 def _identity(request: Request) -> dict[str, object]:
     source = str(Path(request.dataset.source).absolute())
-    return identity_of(source, request.dataset.sha256, request.params, request.rng_seed)
+    identity = identity_of(source, request.dataset.sha256, request.params, request.rng_seed)
+    vacuum = request.dataset.vacuum
+    identity["vacuum"] = "" if vacuum is None else str(Path(vacuum.source).absolute())
+    identity["vacuum_sha256"] = "" if vacuum is None else vacuum.sha256
+    return identity

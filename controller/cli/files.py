@@ -1,4 +1,4 @@
-"""``lodestem align | segment | reconstruct | simulate | train``: files in, files out."""
+"""``lodestem align | segment | simulate | train``: files in, files out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from rich.progress import Progress
 
 from controller.cli.holder import HolderFlags, drawable, stage_given
 from controller.cli.output import InputError, Output, command
-from controller.cli.reconstruction import live_bar
 
 SIMULATORS = "lodestem.simulators"
 """Entry points that write data sets of a scenario: the simulator is found, never imported."""
@@ -35,7 +34,7 @@ def align_command(  # noqa: PLR0913  (one per flag)
 ) -> None:
     """Read tilts from pattern files."""
     with command("align", as_json=as_json) as output:
-        _all_exist(inputs)
+        all_exist(inputs)
         from controller.perception.alignment import (
             AlignmentInputError,
             Calibration,
@@ -121,7 +120,7 @@ def segment_command(
 ) -> None:
     """Find regions in image files."""
     with command("segment", as_json=as_json) as output:
-        _all_exist(inputs)
+        all_exist(inputs)
         from models.frames import ImageError
         from models.image_files import ImageFlags
         from models.segment_files import segment_files
@@ -150,46 +149,6 @@ def segment_command(
             )
             lines.append(f"{name}: {said}")
         output.result({"images": result}, "\n".join(lines))
-
-
-def reconstruct_command(
-    data: Path | None,
-    *,
-    params: Path | None,
-    out: Path | None,
-    device: str,
-    engine: str | None = None,
-    resume: Path | None = None,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    """Reconstruct one data set, or go on with one that was interrupted."""
-    with command("reconstruct", as_json=as_json, quiet=quiet) as output:
-        if data is None and resume is None:
-            raise InputError("no data", "give a scan, or --resume DIR for one that was interrupted")
-        _all_exist([path for path in (data, resume) if path is not None])
-        from recon.errors import ReconError
-        from recon.output import reconstruct_file
-        from recon.params import ReconstructionParams
-
-        if device not in ("auto", "cpu", "cuda"):
-            raise InputError(f"--device {device} is not auto, cpu or cuda")
-        if data is not None and resume is None:
-            out = out or data.with_name(f"{data.stem}-reconstruction")
-        try:
-            settings = ReconstructionParams.from_yaml(params) if params else None
-            if engine is not None:
-                settings = (settings or ReconstructionParams()).updated(engine=engine)
-            with live_bar(output) as tell:
-                summary = reconstruct_file(
-                    data, out, settings, resume=resume, device=device, progress=tell
-                )
-        except ReconError as error:
-            raise InputError(str(error)) from error
-        warnings = summary.get("warnings")
-        for text in warnings if isinstance(warnings, list) else ():
-            output.warn(str(text))
-        output.result(summary, f"{summary.get('verdict', '')}\n{resume or out}")
 
 
 def simulate_command(
@@ -263,7 +222,8 @@ class bar:  # noqa: N801  used like a function
         self._progress.stop()
 
 
-def _all_exist(paths: list[Path]) -> None:
+def all_exist(paths: list[Path]) -> None:
+    """Refuse names of files that are not there."""
     for path in paths:
         if not path.exists():
             raise InputError(f"{path} does not exist", "check the name")

@@ -255,7 +255,8 @@ def segment(
 @app.command()
 def reconstruct(
     data: Annotated[
-        list[Path] | None, typer.Argument(help="Scan files, described arrays or NumPy arrays.")
+        list[Path] | None,
+        typer.Argument(help="Scan files: HDF5, .npy, EMPAD .raw, .mib, DECTRIS master, EMD."),
     ] = None,
     params: Annotated[Path | None, typer.Option(help="Parameters (YAML).")] = None,
     out: Out = None,
@@ -282,16 +283,30 @@ def reconstruct(
     distributed: Annotated[
         bool, typer.Option("--distributed", help="One of several processes under torchrun.")
     ] = False,
+    vacuum: Annotated[
+        Path | None, typer.Option(help="Pattern(s) without a specimen, same optics.")
+    ] = None,
+    export: Annotated[
+        list[str] | None, typer.Option(help="Also write for ptyrad or py4dstem; may repeat.")
+    ] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None, typer.Option(help="Two results side by side instead of DATA.")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Turn a 4D-STEM data set into a phase image and say how good it is.
 
-    Example: `lodestem reconstruct scan.h5 --out result`; many scans: `lodestem reconstruct
-    *.h5 --out results`. Exits 5 if one of many failed.
+    Example: `lodestem reconstruct scan.h5 --out result`. Two results side by side:
+    `lodestem reconstruct --compare first second --out comparison`. Many scans:
+    `lodestem reconstruct *.h5 --out results`; exits 5 if one of them failed.
     """
+    alone = {"--vacuum": vacuum, "--export": export, "--compare": compare}
+    many = scheduler is not None or (data is not None and len(data) > 1)
+    if many or distributed or virtual is not None or search is not None:
+        _verb("reconstruction", "refuse_mixture")(alone, as_json=as_json)
     one = data[0] if data else None
-    if scheduler is not None or (data is not None and len(data) > 1):
+    if many:
         many_command = _verb("reconstruction", "many_command")
         many_command(
             data or [],
@@ -326,7 +341,7 @@ def reconstruct(
             one, search, out=out, params=params, device=device, as_json=as_json, quiet=quiet
         )
         return
-    reconstruct_command = _verb("files", "reconstruct_command")
+    reconstruct_command = _verb("reconstruct", "reconstruct_command")
 
     reconstruct_command(
         one,
@@ -335,6 +350,9 @@ def reconstruct(
         device=device,
         engine=engine,
         resume=resume,
+        vacuum=vacuum,
+        export=export or [],
+        compare=compare,
         as_json=as_json,
         quiet=quiet,
     )

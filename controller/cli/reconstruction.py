@@ -52,6 +52,18 @@ def live_bar(
         yield tell
 
 
+def refuse_mixture(alone: dict[str, object], *, as_json: bool) -> None:
+    """Refuse options that are for the reconstruction of one scan."""
+    with command("reconstruct", as_json=as_json):
+        for flag, value in alone.items():
+            if value:
+                raise InputError(
+                    f"{flag} is for one scan by one process, not with many scans, --virtual, "
+                    f"--search or --distributed",
+                    f"drop {flag}, or reconstruct that scan by itself",
+                )
+
+
 def virtual_command(
     data: Path | None, detectors: str, *, out: Path | None, as_json: bool, quiet: bool
 ) -> None:

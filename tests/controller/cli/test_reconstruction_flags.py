@@ -43,6 +43,8 @@ def test_the_bar_is_silent_where_nobody_looks() -> None:
         (["{tmp}/gone.h5"], "does not exist"),
         (["{tmp}/gone.h5", "{tmp}/gone2.h5", "--out", "{tmp}/o"], "does not exist"),
         (["{tmp}/a.h5", "{tmp}/a.h5"], "give --out DIR"),
+        (["{tmp}/a.h5", "{tmp}/a.h5", "--vacuum", "{tmp}/a.h5"], "--vacuum is for one scan"),
+        (["{tmp}/a.h5", "--virtual", "bf", "--export", "ptyrad"], "--export is for one scan"),
         (["--resume", "{tmp}"], "holds no checkpoint to resume from"),
         (["{tmp}/a.h5", "--engine", "magic", "--out", "{tmp}/o"], "magic"),
         (["{tmp}/a.h5", "--virtual", "bf"], "cannot be opened"),
