@@ -125,7 +125,7 @@ def draw_case(
             float(1e3 * np.deg2rad(tilt) * np.sin(azimuth)),
         ),
         float(rng.uniform(0, 2 * np.pi)), float(rng.choice([200.0, 300.0])),
-        float(rng.uniform(30, 100)), float(rng.uniform(0, 0.2)),
+        float(rng.uniform(30, 100)), float(max(rng.uniform(-0.15, 0.15), 0.0)),
         float(rng.uniform(0.05, 0.1)) if absorbing else 0.0, nominal,
         Detector(
             shape=(side, side),

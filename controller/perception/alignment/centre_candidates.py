@@ -14,7 +14,7 @@ from controller.perception.alignment.background import radial_background
 from controller.perception.alignment.centre import rank_hidden
 from controller.perception.alignment.lattice import fit_lattice
 from controller.perception.alignment.scale import match_lattice
-from controller.perception.alignment.spots import spot_mask
+from controller.perception.alignment.spots import find_spots, spot_mask
 from controller.perception.alignment.task import Task
 
 Array = NDArray[np.float64]
@@ -90,10 +90,11 @@ def _moved(task: Task, spot: int) -> Task:
     """The task with another spot as the direct beam."""
     spots = task.spots
     centre = (float(spots.x_px[spot]), float(spots.y_px[spot]))
-    masked = spot_mask(task.pattern.shape, spots)
-    background = radial_background(task.pattern, centre, masked)
-    moved = replace(spots, direct=spot, centre_px=centre, background=background)
-    return replace(task, spots=moved)
+    # a background that is radial about the wrong place makes spots of the halo: look again
+    again = find_spots(task.pattern, centre_px=centre)
+    if again.direct is None:
+        return _centred(task, np.array(centre))
+    return replace(task, spots=again)
 
 
 def _centred(task: Task, centre: Array) -> Task:

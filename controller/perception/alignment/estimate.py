@@ -172,7 +172,8 @@ def _judged(task: Task, fit: StructureFit, *, effort: Effort) -> TiltEstimate:
         return replace(blank, reason="no orientation of the structure explains any spot")
     best = fit.explanations[0]
     summit, pose = best.summit, best.summit.pose
-    used, explained = explained_spots(task.spots, summit)
+    spots = fit.scene.spots
+    used, explained = explained_spots(spots, summit)
     rivals = [
         e
         for e in fit.explanations[1:]
@@ -185,7 +186,7 @@ def _judged(task: Task, fit: StructureFit, *, effort: Effort) -> TiltEstimate:
     thick, spread = opacity(fit.scene, pose), _spread_mrad(fit.explanations)
     wanted = _further_electrons(task.pattern.electrons, pose.log_gain, gap)
     reason = _doubt(pose.log_gain, gap, explained, quality, wanted) or _too_far(theta)
-    found = np.stack([task.spots.x_px, task.spots.y_px], 1)
+    found = np.stack([spots.x_px, spots.y_px], 1)
     dark = (summit.expected < 1.0) & (summit.counted < 3.0)
     return replace(
         blank,

@@ -17,9 +17,10 @@ from controller.perception.alignment.centre_candidates import CONVINCING, centre
 from controller.perception.alignment.dynamical import (
     Summit,
     approach,
-    look_around,
+    finished,
     scout,
     summit,
+    tops_around,
 )
 from controller.perception.alignment.geometry import TiltVector
 from controller.perception.alignment.likelihood import gain, null_likelihood
@@ -60,10 +61,10 @@ REACH_DEG = 20.0
 _SCALES = (0.98, 1.0, 1.02)
 _CANDIDATES = {(False, False): 30, (False, True): 18, (True, False): 90, (True, True): 50}
 """How many candidates are polished, for (small cell, lattice known)."""
-_APPROACH_BEAMS = 90
-_TRIAL_BEAMS = 120
-_BEAMS = 240
-_QUICK_BEAMS = 90
+_APPROACH_BEAMS = 120
+_TRIAL_BEAMS = 160
+_BEAMS = 320
+_QUICK_BEAMS = 120
 _QUICK_SCOUTS = 5
 _CIRCLE_WORKS_MRAD = 45.0
 _HOPELESS = 0.2
@@ -74,6 +75,10 @@ _WORTH_CLIMBING = 0.3
 _LEAST_QUALITY = 0.33
 _MOSTLY_EXPLAINED = 0.6
 """Part of the spots that lie on lit nodes at which the centre is right, whatever the quality."""
+_AROUND_RAD, _AROUND_STEP_RAD = 6.0e-3, 0.9e-3
+_CLOSE_RAD, _CLOSE_STEP_RAD = 1.5e-3, 0.4e-3
+_ALL_EXPLAINED = 0.85
+"""Part of the attainable gain that only the right top reaches."""
 _DOUBTFUL = 0.5
 """Part of the attainable gain below which the surroundings of the best are looked over."""
 
@@ -237,14 +242,20 @@ def _looked_around(fit: StructureFit, model: BlochModel) -> StructureFit:
     if quality == 0.0:
         return fit
     structure, best = fit.explanations[0].structure, fit.explanations[0].summit
-    if quality > _DOUBTFUL and not is_small(structure):
+    if quality > (_ALL_EXPLAINED if is_small(structure) else _DOUBTFUL):
         return fit
-    most = 6 if is_small(structure) else 3
-    around = look_around(fit.scene, model, best.pose, most=most)
-    tops = [summit(fit.scene, model, p, beams=_TRIAL_BEAMS) for p in around]
+    most = 10 if is_small(structure) else 3
+    tops = tops_around(
+        fit.scene, model, best, radius_rad=_AROUND_RAD, step_rad=_AROUND_STEP_RAD, most=most
+    )
+    if is_small(structure) and tops[0].quality < _ALL_EXPLAINED:
+        tops = sorted([best, *tops], key=lambda s: -s.pose.log_gain)
+        for near in tops[:2]:
+            tops += tops_around(
+                fit.scene, model, near, radius_rad=_CLOSE_RAD, step_rad=_CLOSE_STEP_RAD, most=3
+            )
     tops = sorted(tops, key=lambda s: -s.pose.log_gain)[:2]
-    tops = [summit(fit.scene, model, s.pose, beams=_BEAMS) for s in tops]
-    more = [_explain(structure, s) for s in tops]
+    more = [_explain(structure, finished(fit.scene, model, s, beams=_BEAMS)) for s in tops]
     ranked = sorted([*more, *fit.explanations], key=lambda e: -e.summit.pose.log_gain)
     return StructureFit(tuple(ranked), fit.scene)
 
@@ -300,7 +311,8 @@ def _climbed(task: Task, scene: Scene, poses: list[Pose], model: BlochModel) -> 
     if not poses:
         return StructureFit((), scene)
     worth = poses[:1] + [p for p in poses[1:] if _is_worth(p, poses[0])]
-    summits = [summit(scene, model, p, beams=_BEAMS) for p in worth]
+    tops = [summit(scene, model, p, beams=_TRIAL_BEAMS) for p in worth]
+    summits = [finished(scene, model, s, beams=_BEAMS) for s in tops]
     summits.sort(key=lambda s: -s.pose.log_gain)
     rest = [_unclimbed(p) for p in poses[1:] if not _is_worth(p, poses[0])]
     explanations = [_explain(task.structure, s) for s in summits + rest]

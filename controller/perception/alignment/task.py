@@ -27,7 +27,8 @@ _SCALE_SIGMA = 0.015
 """Relative standard deviation of a nominal camera constant."""
 _READ_SCALE_SIGMA = 0.0007
 """The same where it was read from the lattice."""
-_COUPLING_REACH_INV_A = 2.2
+_LARGEST_TABLE = 1_000_000
+"""Structure factors tabulated for couplings, at least to 2.2/A."""
 _MOST_REFLECTIONS = 60000
 _SMALL_CELL_A3 = 500.0
 
@@ -117,16 +118,22 @@ def scene_of(task: Task, g_max: float, centre_sigma_px: float) -> Scene:
 
 def bloch_model_of(task: Task, g_max: float) -> BlochModel:
     """The crystal at this energy, ready for Bloch waves."""
-    if is_small(task.structure):
-        g_max = 1.8
+    # strong potentials of small cells reach far beams, which matter though nobody sees them
+    volume = task.structure.volume
+    g_max = max(g_max, min((3.0 / (4.0 * np.pi) * _MOST_REFLECTIONS / volume) ** (1 / 3), 3.0))
+    g_max = float(np.round(g_max, 1))
+    reach = float(
+        np.round(np.clip((_LARGEST_TABLE / volume) ** (1 / 3) / 2.0, 2.2, 2.0 * g_max), 1)
+    )
     known = reflections(task.structure, g_max)
     top = np.sort(np.argsort(-known.strength, kind="stable")[:_MOST_REFLECTIONS])
     unit = relativistic_factor(task.energy_keV) / (np.pi * task.structure.volume)
     return BlochModel(
-        factors=structure_factors(task.structure, _COUPLING_REACH_INV_A),
+        factors=structure_factors(task.structure, reach),
         coupling_unit=unit,
         wavenumber=wavenumber_inv_A(task.energy_keV),
         hkl=known.hkl[top],
         g=known.g[top],
         potential=unit * np.sqrt(known.strength[top]),
+        window_inv_A=0.3 if volume < _SMALL_CELL_A3 else 0.15 if volume < 1500 else 0.06,
     )

@@ -38,7 +38,7 @@ def pattern(
     parts, weights = [], []
     for turn in turns or [np.zeros(3)]:
         seen = rotation_from_vector(turn) @ upright
-        reach, beams = (1.0, 90) if turns else (1.4, 150)
+        reach, beams = (1.0, 90) if turns else (1.4, 500)
         g, intensity = diffraction(crystal, seen, 200, 50, g_max=reach, beams=beams)
         keep = np.hypot(*g.T) < cut_inv_A
         parts.append(g[keep])

@@ -26,7 +26,7 @@ def simulated(
 ) -> tuple[np.ndarray, Detector]:
     crystal = Crystal.from_cif(DATA / f"{name}.cif")
     rotation = orientation(crystal, zone, np.array(tilt_mrad), 0.7)
-    g, intensity = diffraction(crystal, rotation, 200, 50, g_max=1.3, thickness_spread=0.1)
+    g, intensity = diffraction(crystal, rotation, 200, 40, g_max=1.3, thickness_spread=0.1)
     detector = Detector(shape=(231, 256), centre_px=(126.4, 118.7))
     return record(g, intensity, detector, electrons, np.random.default_rng(3)), detector
 
