@@ -75,6 +75,7 @@ def solver_settings(params: ReconstructionParams) -> SolverSettings:
         coupling=params.slice_coupling,
         floor_fraction=params.floor_fraction,
         positivity=params.positivity,
+        variation=params.variation_weight,
         threads=params.threads,
     )
 

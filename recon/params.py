@@ -122,8 +122,13 @@ class ReconstructionParams(BaseModel):
             (self.solver, self.likelihood, self.probe) != ("lsq", "poisson", "parametric")
             or self.probe_modes > 1
             or self.position_correction != "off"
-            or bool(self.regularisers)
+            or any(prior.kind != "tv" for prior in self.regularisers)
         )
+
+    @property
+    def variation_weight(self) -> float:
+        """Weight of all total variation priors together."""
+        return sum(prior.weight for prior in self.regularisers if prior.kind == "tv")
 
     def prior_labels(self, n_slices: int) -> tuple[str, ...]:
         """What was believed before the counts were seen, in words."""

@@ -32,6 +32,7 @@ from recon.ptychography.multislice import backward, forward, overlap
 from recon.ptychography.optics import shifted_probes
 from recon.ptychography.pulls import Pulls
 from recon.ptychography.raster import SUB_PIXEL_STEPS, Canvas, place
+from recon.ptychography.variation import variation_gradient
 
 CHUNK = 64
 """Patterns per worker call: the waves of one chunk fit a processor cache."""
@@ -48,6 +49,8 @@ class SolverSettings:
     floor_fraction: float = 0.2
     """Background floor as a part of the mean counts per pixel."""
     positivity: bool = True
+    variation: float = 0.0
+    """Weight of the total variation of a slice, nats per radian."""
     illumination_floor: float = 0.05
     """Object pixels with less than this part of the largest illumination are held back."""
     threads: int = 1
@@ -222,7 +225,7 @@ class MultisliceSolver:
                 pulls = self.pulls_of(parts, gradient)
                 self.team.add_up(pulls.aperture, pulls.propagator, pulls.lever)
                 on_pulls(pulls, len(batch) / len(order))
-            self._step(gradient)
+            self._step(gradient, len(batch) / len(order))
             done += len(batch)
             if on_batch is not None:
                 on_batch(done / len(order))
@@ -290,7 +293,9 @@ class MultisliceSolver:
         gradient = gradient.reshape(len(gradient), -1)
         return Chunk(which, window, gradient, float(loss), held, aperture, propagator)
 
-    def _step(self, gradient: Tensor) -> None:
+    def _step(self, gradient: Tensor, share: float) -> None:
+        if self.settings.variation:
+            gradient = gradient + share * self.settings.variation * variation_gradient(self.slices)
         mean = gradient.sum(dim=0, keepdim=True) / self.experiment.n_slices
         coupled = mean if self.tied else mean + self.settings.coupling * (gradient - mean)
         self.velocity.mul_(self.settings.momentum)

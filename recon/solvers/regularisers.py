@@ -13,34 +13,14 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 from torch import Tensor
 
+from recon.ptychography.variation import variation_gradient
 from recon.solvers.settings import BandLimit, LatticeAverage, Regulariser, TotalVariation
-
-EDGE_RAD = 0.02
-"""Slopes below this many radians per pixel count as flat."""
 
 
 def penalty_gradient(slices: Tensor, priors: Sequence[Regulariser]) -> Tensor | None:
     """Gradient of all penalties by the slices, like ``slices``; None without penalties."""
     weight = sum(prior.weight for prior in priors if isinstance(prior, TotalVariation))
     return weight * variation_gradient(slices) if weight else None
-
-
-def variation(slices: Tensor) -> Tensor:
-    """Smoothed total variation, scalar, radians."""
-    dy, dx = _differences(slices)
-    return (dy.square() + dx.square() + EDGE_RAD**2).sqrt().sum()
-
-
-def variation_gradient(slices: Tensor) -> Tensor:
-    """Gradient of ``variation``, like ``slices``."""
-    dy, dx = _differences(slices)
-    norm = (dy.square() + dx.square() + EDGE_RAD**2).sqrt()
-    ny, nx = dy / norm, dx / norm
-    return ny.roll(1, -2) - ny + nx.roll(1, -1) - nx
-
-
-def _differences(slices: Tensor) -> tuple[Tensor, Tensor]:
-    return slices.roll(-1, -2) - slices, slices.roll(-1, -1) - slices
 
 
 def band_limited(slices: Tensor, finest_A: float, sampling_A: float) -> Tensor:
