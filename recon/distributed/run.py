@@ -37,7 +37,8 @@ def reconstruct_together(
         with joined_team(device=request.params.device, timeout_s=timeout_s) as team:
             first = team.rank == 0
             result = reconstruct_request(request, team=team, progress=progress if first else None)
-            summary = write_outputs(result, request.out) if first else None
+            vacuum = request.dataset.vacuum
+            summary = write_outputs(result, request.out, vacuum=vacuum) if first else None
             team.agree([0.0])
     except TeamError as problem:
         kept = request.out / "checkpoint"

@@ -168,6 +168,24 @@ def test_what_fails_before_the_first_pass_leaves_nothing_behind(scan: Path, tmp_
     assert not (tmp_path / "out").exists()
 
 
+def test_the_vacuum_pattern_is_remembered(scan: Path, tmp_path: Path) -> None:
+    with h5py.File(scan) as file:
+        row, col = np.indices(file["counts"].shape[2:])
+        sampling = file.attrs["k_pixel_mrad"]
+    disc = np.clip(12.0 / sampling + 0.5 - np.hypot(row - 24, col - 24), 0, 1)
+    np.save(tmp_path / "vacuum.npy", np.random.default_rng(1).poisson(200 * disc))
+    out = tmp_path / "out"
+    once = PARAMS.updated(half_set_frc=False, refine=())
+    given = {"progress": PullThePlug("reconstruct", 2), "vacuum": tmp_path / "vacuum.npy"}
+    with pytest.raises(PowerCutError):
+        reconstruct_file(scan, out, once, **given)
+    np.save(tmp_path / "other.npy", np.random.default_rng(2).poisson(200 * disc))
+    with pytest.raises(CheckpointError, match="vacuum_sha256 was"):
+        reconstruct_file(None, None, resume=out, vacuum=tmp_path / "other.npy")
+    summary = reconstruct_file(None, None, resume=out)
+    assert "vacuum" in summary
+
+
 def test_a_new_start_does_not_see_old_checkpoints(scan: Path, tmp_path: Path) -> None:
     out, seen = tmp_path / "out", []
     with pytest.raises(PowerCutError):
