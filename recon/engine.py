@@ -20,7 +20,7 @@ from recon.ptychography.raster import Canvas, make_canvas
 from recon.ptychography.refiner import STEP, Refiner
 from recon.ptychography.solver import MultisliceSolver, SolverSettings, worker_threads
 from recon.ptychography.stopping import HeldOutStop
-from recon.ptychography.unknowns import UNKNOWNS, Unknown
+from recon.ptychography.unknowns import DISTORTIONS, UNKNOWNS, Unknown
 
 NOMINAL_THICKNESS_TRUST = 0.25
 """Prior sigma of a stated thickness, as a part of it."""
@@ -130,8 +130,10 @@ def fit_until_turn(
         if begun:
             experiment = experiment.with_numbers(begun["experiment"])
         elif unknowns and params.calibration_passes:
+            # A prior on slopes has an opinion on the shape of the scan, too: it stays out of this
+            plain = replace(settings, variation=0.0)
             experiment, sigma = refine_calibration(
-                experiment, (fitted, held), unknowns, Bench(settings, device, executor, rng, team),
+                experiment, (fitted, held), unknowns, Bench(plain, device, executor, rng, team),
                 params,
                 lambda number: on_progress(number - params.calibration_passes, 1.0, nan, nan),
             )  # fmt: skip
@@ -141,8 +143,10 @@ def fit_until_turn(
         solver = MultisliceSolver(experiment, canvas, fitted, held, settings, device, team)
         if params.warm_start == "icom":
             solver.start_from(warm_phase(fitted, experiment, canvas))
-        if experiment is not prior:
+        if experiment != prior:
             unknowns = tuple(replace(u, first_pass=SETTLED) for u in unknowns)
+        if settings.variation:
+            unknowns = tuple(u for u in unknowns if u.name not in DISTORTIONS)
         refiner = Refiner(solver, unknowns, params.refine_patterns, prior=prior)
         fit = FitState(solver, rng, stop, refiner, begun=begun)
         stage.resume(fit)
