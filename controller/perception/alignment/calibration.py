@@ -3,8 +3,8 @@
 Formal errors are too small: the model is not exact.  The calibrated radius adds in squares the
 formal one times a factor, a floor, a part of the tilt, two parts that grow with how strongly
 dynamical the crystal is (one of them only where the fit is poor: a strong scatterer whose
-intensities are not explained sits on a wrong top), and the distance of rival tops.  The constants come from simulations by an
-independent route (``benchmarks/alignment_calibration.py``).
+intensities are not explained sits on a wrong top), and the distance of rival tops.  The constants
+come from simulations by an independent route (``benchmarks/alignment_calibration.py``).
 """
 
 import numpy as np
