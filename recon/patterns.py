@@ -78,6 +78,8 @@ def prepare_patterns(
     n -= n % 2
     row, col = row - whole[0], col - whole[1]
     inside = (np.maximum(-row, -col) <= n // 2) & (np.maximum(row, col) < n // 2)
+    if data.masked is not None:
+        inside &= ~data.masked.ravel()
     lookup = np.where(inside, (row % n) * n + col % n, -1)
     measured = np.zeros(n * n, bool)
     measured[lookup[inside]] = True

@@ -87,7 +87,7 @@ def reconstruct(
     tell(ProgressEvent("calibrate", 0.0, "bright-field disc, rotation and defocus"))
     calibrated = calibrate(dataset, params)
     clock.lap("calibrate")
-    warnings = list(calibrated.warnings)
+    warnings = [*dataset.warnings, *calibrated.warnings]
     if params.engine == "parallax":
         fit = _fit_parallax(dataset, calibrated, rng)
     else:

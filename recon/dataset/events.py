@@ -68,6 +68,10 @@ class Dataset4D:
     multiplicity: NDArray[np.uint8] | None = None
     source: str = ""
     sha256: str = ""
+    masked: NDArray[np.bool_] | None = None
+    """Detector pixels (det_y, det_x) to leave out: hot, dead, or declared so by the detector."""
+    warnings: tuple[str, ...] = ()
+    """What was odd about the file when it was read."""
 
     @classmethod
     def from_dense(
