@@ -26,6 +26,7 @@ from recon.parallax import (
 )
 from recon.params import ReconstructionParams
 from recon.patterns import Patterns, prepare_patterns
+from recon.vacuum import disc_of
 
 DEFAULT_THICKNESS_A = 200.0
 IDENTITY = ((1.0, 0.0), (0.0, 1.0))
@@ -100,8 +101,9 @@ def calibrate(dataset: Dataset4D, params: ReconstructionParams) -> Calibrated:
         The counts cannot carry a reconstruction; the message says why.
     """
     header = dataset.header
-    disc = measure_disc(dataset)
-    row, col, warnings = choose_centre(dataset, disc)
+    vacuum = disc_of(dataset)
+    disc = vacuum or measure_disc(dataset)
+    row, col, warnings = choose_centre(dataset, disc) if not vacuum else (disc.row, disc.col, [])
     warnings += radius_warning(dataset, disc)
     warnings += check_overlap(dataset, header.defocus_A)
     _check_detector_reach(dataset)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from recon.dataset import Dataset4D
 from recon.errors import CalibrationError, DataError
 
-Source = Literal["nominal", "fixed", "disc", "parallax", "joint", "held-out"]
+Source = Literal["nominal", "fixed", "disc", "vacuum", "parallax", "joint", "held-out"]
 MIN_BRIGHT_FIELD_ELECTRONS = 2000
 MAX_CENTRE_OFFSET_PX = 0.6
 MAX_RADIUS_ERROR = 0.1

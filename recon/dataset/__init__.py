@@ -8,6 +8,7 @@ a clean file of an interrupted one.
 from recon.dataset.events import Dataset4D, events_from_dense
 from recon.dataset.header import ProcessStep, ScanHeader
 from recon.dataset.reader import open_scan, recover_scan, sha256_of
+from recon.dataset.vacuum import VacuumProbe
 from recon.dataset.writer import ScanFileWriter
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "ProcessStep",
     "ScanFileWriter",
     "ScanHeader",
+    "VacuumProbe",
     "events_from_dense",
     "open_scan",
     "recover_scan",

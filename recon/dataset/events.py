@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.dataset.header import ScanHeader
+from recon.dataset.vacuum import VacuumProbe
 from recon.errors import DataError
 
 UInt = NDArray[np.unsignedinteger]
@@ -72,6 +73,8 @@ class Dataset4D:
     """Detector pixels (det_y, det_x) to leave out: hot, dead, or declared so by the detector."""
     warnings: tuple[str, ...] = ()
     """What was odd about the file when it was read."""
+    vacuum: VacuumProbe | None = None
+    """The same illumination without a specimen, where it was measured."""
 
     @classmethod
     def from_dense(

@@ -7,6 +7,7 @@ analogue: one electron leaves a value that depends on the beam energy and the ba
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -24,7 +25,7 @@ ROWS, COLS, STORED_ROWS = 128, 128, 130
 FRAME_BYTES = STORED_ROWS * COLS * 4
 
 
-def open_empad(path: Path) -> Dataset4D:
+def open_empad(path: Path, defaults: Mapping[str, object]) -> Dataset4D:
     """Open the `.raw`, or the `.xml` that names it.
 
     Raises
@@ -40,7 +41,7 @@ def open_empad(path: Path) -> Dataset4D:
             f"(130 x 128 float32; {size / FRAME_BYTES:.2f} frames): it is truncated or of another "
             f"detector (EMPAD-G2 is not read). Nothing was read; copy it again"
         )
-    fields = yaml_beside(raw)
+    fields = dict(defaults) | yaml_beside(raw)
     layout = read_layout(fields, str(raw))
     stored = np.memmap(raw, np.dtype("<f4"), "r", shape=(size // FRAME_BYTES, STORED_ROWS, COLS))
 

@@ -61,6 +61,8 @@ class Layout(BaseModel):
     """Frames after every scan line that belong to none of its points."""
     incomplete: bool = False
     """Accept fewer frames than scan points: the missing ones are marked as never recorded."""
+    as_list: bool = False
+    """The frames are no scan: a stack, or one pattern, such as a measurement in vacuum."""
     dataset: str | None = None
     """Path of the array in an HDF5 file that holds several."""
     counts_per_electron: Positive | None = None

@@ -49,6 +49,8 @@ def choose_scan_shape(frames: Frames, layout: Layout) -> tuple[int, int]:
         Nothing fits; the message lists what was tried.
     """
     available = frames.n_frames - layout.skip_frames
+    if layout.as_list:
+        return 1, available
     if layout.scan_shape is not None:
         _check_frames(frames, layout, layout.scan_shape)
         return layout.scan_shape
@@ -120,9 +122,11 @@ def array_frames(array: Any, layout: Layout, name: str, **more: Any) -> Frames: 
 
     Lines of the scan are read together, so that any order of the axes costs one pass.
     """
+    if layout.as_list and array.ndim == 2:
+        array = np.asarray(array)[None]
     axes = layout.axes or (
         ("frame", "det_y", "det_x")
-        if array.ndim == 3 and layout.scan_shape is not None
+        if array.ndim == 3 and (layout.scan_shape is not None or layout.as_list)
         else ("scan_y", "scan_x", "det_y", "det_x")
     )
     if array.ndim != len(axes):
@@ -155,7 +159,7 @@ def array_frames(array: Any, layout: Layout, name: str, **more: Any) -> Frames: 
 
         n_frames = size["scan_y"] * nx
         scan = (size["scan_y"], nx)
-        if layout.scan_shape is not None and layout.scan_shape != scan:
+        if layout.scan_shape not in (None, scan):
             raise DataError(
                 f"{name}: scan_shape says {list(layout.scan_shape)}, the array {list(scan)} along "
                 f"scan_y, scan_x; correct it, or state axes: [scan_x, scan_y, det_y, det_x]"

@@ -1,5 +1,6 @@
 """HDF5: the native scan file, a described array, a DECTRIS master file, or EMD 1.0 / py4DSTEM."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import h5py
@@ -13,7 +14,7 @@ from recon.importers.fields import known_fields, read_layout, yaml_beside
 from recon.importers.frames import array_frames
 
 
-def open_hdf5(path: Path) -> Dataset4D:
+def open_hdf5(path: Path, defaults: Mapping[str, object]) -> Dataset4D:
     """Look inside and read; compressed blocks that need a plug-in say so.
 
     Raises
@@ -29,7 +30,7 @@ def open_hdf5(path: Path) -> Dataset4D:
     with file:
         if "entry/events" in file:
             return open_scan(path)
-        fields = yaml_beside(path)
+        fields = dict(defaults) | yaml_beside(path)
         layout = read_layout(fields, str(path))
         digest = sha256_of(path)
         try:

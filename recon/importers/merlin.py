@@ -121,7 +121,7 @@ def decode_raw(words: NDArray[np.uint8], header: MibHeader) -> NDArray[np.unsign
     return np.concatenate([above, below], axis=1)
 
 
-def open_merlin(path: Path) -> Dataset4D:
+def open_merlin(path: Path, defaults: Mapping[str, object]) -> Dataset4D:
     """Open a `.mib`; the `.hdr` and the YAML with its name are read with it.
 
     Raises
@@ -156,7 +156,7 @@ def open_merlin(path: Path) -> Dataset4D:
 
     said = _read_hdr(path.with_suffix(".hdr"))
     depth = header.depth or int(said.get("Counter Depth (number)", "0") or 0)
-    fields = yaml_beside(path)
+    fields = dict(defaults) | yaml_beside(path)
     layout = read_layout(fields, str(path))
     frames = Frames(
         name=path.name,

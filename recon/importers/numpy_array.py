@@ -1,5 +1,6 @@
 """NumPy: a `.npy` array with its description in a YAML beside it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from recon.importers.fields import REQUIRED, read_layout, yaml_beside
 from recon.importers.frames import array_frames
 
 
-def open_numpy(path: Path) -> Dataset4D:
+def open_numpy(path: Path, defaults: Mapping[str, object]) -> Dataset4D:
     """Map the array and stream it; it is never copied whole.
 
     Raises
@@ -25,7 +26,7 @@ def open_numpy(path: Path) -> Dataset4D:
         raise DataError(
             f"{path.name} is no readable NumPy array: {problem}; it is truncated or something else"
         ) from problem
-    fields = yaml_beside(path)
+    fields = dict(defaults) | yaml_beside(path)
     if not fields:
         raise DataError(
             f"{path.name}: a bare array says nothing about the microscope; describe it in "

@@ -1,6 +1,6 @@
 """Which reader takes a file: by its ending, and for HDF5 by what is in it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from recon.dataset import Dataset4D
@@ -10,7 +10,7 @@ from recon.importers.hdf5 import open_hdf5
 from recon.importers.merlin import open_merlin
 from recon.importers.numpy_array import open_numpy
 
-READERS: dict[str, Callable[[Path], Dataset4D]] = {
+READERS: dict[str, Callable[[Path, Mapping[str, object]], Dataset4D]] = {
     ".h5": open_hdf5,
     ".hdf5": open_hdf5,
     ".nxs": open_hdf5,
@@ -22,8 +22,13 @@ READERS: dict[str, Callable[[Path], Dataset4D]] = {
 }
 
 
-def open_4d(path: str | Path) -> Dataset4D:
+def open_4d(path: str | Path, *, defaults: Mapping[str, object] | None = None) -> Dataset4D:
     """Open ``path`` as a counted 4D-STEM data set.
+
+    Parameters
+    ----------
+    defaults
+        Fields that hold where the YAML beside the file does not say otherwise.
 
     Raises
     ------
@@ -42,4 +47,4 @@ def open_4d(path: str | Path) -> Dataset4D:
             f"{path.name}: files ending in {path.suffix!r} are not read; known are "
             f"{', '.join(sorted(READERS))}. Save it as .npy or HDF5 with /counts and a YAML"
         )
-    return reader(path)
+    return reader(path, defaults or {})
