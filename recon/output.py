@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -11,12 +12,14 @@ import numpy as np
 
 from recon.dataset import ScanHeader
 from recon.errors import ReconError
+from recon.export import ExportFormat, export_result
 from recon.importers import open_4d
 from recon.params import ReconstructionParams
 from recon.pictures import write_pictures
 from recon.reconstruct import Progress, reconstruct
 from recon.result import Reconstruction
 from recon.summary_page import write_summary_page
+from recon.vacuum import open_vacuum, with_vacuum
 
 
 class OutputError(ReconError):
@@ -30,8 +33,17 @@ def reconstruct_file(
     *,
     rng_seed: int = 0,
     progress: Progress | None = None,
+    vacuum: str | Path | None = None,
+    exports: tuple[ExportFormat, ...] = (),
 ) -> dict[str, object]:
     """Reconstruct a file and write every output into ``out_dir``.
+
+    Parameters
+    ----------
+    vacuum
+        Pattern(s) taken without a specimen under the same optics (``recon.vacuum``).
+    exports
+        Programs to write data and result for, each into a folder of its name.
 
     Returns
     -------
@@ -55,12 +67,20 @@ def reconstruct_file(
     if params is not None and params.nominal_defocus_A is not None:
         header = dataset.header.model_copy(update={"defocus_A": params.nominal_defocus_A})
         dataset = replace(dataset, header=header)
+    if vacuum is not None:
+        dataset = with_vacuum(dataset, open_vacuum(vacuum, dataset.header))
     result = reconstruct(dataset, params, rng_seed=rng_seed, progress=progress)
-    return write_outputs(result, out)
+    exported = export_result(dataset, result, exports, out)
+    return write_outputs(result, out, also=exported)
 
 
-def write_outputs(result: Reconstruction, out: str | Path) -> dict[str, object]:
-    """Write HDF5, PNGs, ``summary.html`` and ``summary.json``; return the summary."""
+def write_outputs(
+    result: Reconstruction, out: str | Path, *, also: Mapping[str, str] | None = None
+) -> dict[str, object]:
+    """Write HDF5, PNGs, ``summary.html`` and ``summary.json``; return the summary.
+
+    ``also`` are files written elsewhere, name -> path, to be listed among the outputs.
+    """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     pictures = write_pictures(result, out)
@@ -69,7 +89,7 @@ def write_outputs(result: Reconstruction, out: str | Path) -> dict[str, object]:
     files = {path.stem: str(path) for path in pictures.values()}
     files["reconstruction"] = str(out / "reconstruction.h5")
     files["summary"] = str(out / "summary.html")
-    summary = result.summary() | {"outputs": files}
+    summary = result.summary() | {"outputs": files | dict(also or {})}
     text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
     (out / "summary.json").write_text(text, encoding="utf-8")
     return summary
