@@ -1,4 +1,4 @@
-"""``lodestem align | segment | reconstruct | simulate | train``: files in, files out."""
+"""``lodestem align | segment | simulate | train``: files in, files out."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def align_command(  # noqa: PLR0913  (one per flag)
 ) -> None:
     """Read tilts from pattern files."""
     with command("align", as_json=as_json) as output:
-        _all_exist(inputs)
+        all_exist(inputs)
         from controller.perception.alignment import (
             AlignmentInputError,
             Calibration,
@@ -120,7 +120,7 @@ def segment_command(
 ) -> None:
     """Find regions in image files."""
     with command("segment", as_json=as_json) as output:
-        _all_exist(inputs)
+        all_exist(inputs)
         from models.frames import ImageError
         from models.image_files import ImageFlags
         from models.segment_files import segment_files
@@ -149,32 +149,6 @@ def segment_command(
             )
             lines.append(f"{name}: {said}")
         output.result({"images": result}, "\n".join(lines))
-
-
-def reconstruct_command(
-    data: Path, *, params: Path | None, out: Path | None, device: str, as_json: bool, quiet: bool
-) -> None:
-    """Reconstruct one data set."""
-    with command("reconstruct", as_json=as_json, quiet=quiet) as output:
-        _all_exist([data])
-        from recon.errors import ReconError
-        from recon.output import reconstruct_file
-        from recon.params import ReconstructionParams
-
-        if device not in ("auto", "cpu", "cuda"):
-            raise InputError(f"--device {device} is not auto, cpu or cuda")
-        out = out or data.with_name(f"{data.stem}-reconstruction")
-        try:
-            settings = ReconstructionParams.from_yaml(params) if params else ReconstructionParams()
-            settings = settings.model_copy(update={"device": device})
-            with _fraction_bar(output) as tell:
-                summary = reconstruct_file(data, out, settings, progress=tell)
-        except ReconError as error:
-            raise InputError(str(error)) from error
-        warnings = summary.get("warnings")
-        for text in warnings if isinstance(warnings, list) else ():
-            output.warn(str(text))
-        output.result(summary, f"{summary.get('verdict', '')}\n{out}")
 
 
 def simulate_command(
@@ -248,7 +222,9 @@ class bar:  # noqa: N801  used like a function
         self._progress.stop()
 
 
-class _fraction_bar(bar):  # noqa: N801  used like a function
+class fraction_bar(bar):  # noqa: N801  used like a function
+    """The same for events that carry the fraction done."""
+
     def __init__(self, output: Output) -> None:
         super().__init__(output, "reconstruct")
 
@@ -257,7 +233,8 @@ class _fraction_bar(bar):  # noqa: N801  used like a function
         return lambda event: advance(round(1000 * event.fraction), 1000)
 
 
-def _all_exist(paths: list[Path]) -> None:
+def all_exist(paths: list[Path]) -> None:
+    """Refuse names of files that are not there."""
     for path in paths:
         if not path.exists():
             raise InputError(f"{path} does not exist", "check the name")

@@ -254,20 +254,43 @@ def segment(
 
 @app.command()
 def reconstruct(
-    data: Annotated[Path, typer.Argument(help="Scan file, described array or NumPy array.")],
+    data: Annotated[
+        Path | None,
+        typer.Argument(help="Scan file, .npy, HDF5, EMPAD .raw, .mib, DECTRIS master, EMD."),
+    ] = None,
     params: Annotated[Path | None, typer.Option(help="Parameters (YAML).")] = None,
     out: Out = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    vacuum: Annotated[
+        Path | None, typer.Option(help="Pattern(s) without a specimen, same optics.")
+    ] = None,
+    export: Annotated[
+        list[str] | None, typer.Option(help="Also write for ptyrad or py4dstem; may repeat.")
+    ] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None, typer.Option(help="Two results side by side instead of DATA.")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Turn a 4D-STEM data set into a phase image and say how good it is.
 
-    Example: `lodestem reconstruct scan.h5 --out result`.
+    Example: `lodestem reconstruct scan.h5 --out result`. Two results side by side:
+    `lodestem reconstruct --compare first second --out comparison`.
     """
-    reconstruct_command = _verb("files", "reconstruct_command")
+    reconstruct_command = _verb("reconstruct", "reconstruct_command")
 
-    reconstruct_command(data, params=params, out=out, device=device, as_json=as_json, quiet=quiet)
+    reconstruct_command(
+        data,
+        params=params,
+        out=out,
+        device=device,
+        vacuum=vacuum,
+        export=export or [],
+        compare=compare,
+        as_json=as_json,
+        quiet=quiet,
+    )
 
 
 @app.command()
