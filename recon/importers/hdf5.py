@@ -8,6 +8,7 @@ import h5py
 from recon.dataset import Dataset4D, open_scan, sha256_of
 from recon.errors import DataError
 from recon.importers.assemble import assemble
+from recon.importers.checks import check_counts
 from recon.importers.dectris import dectris_frames, is_dectris_master
 from recon.importers.emd import emd_frames, find_datacubes
 from recon.importers.fields import known_fields, read_layout, yaml_beside
@@ -26,10 +27,11 @@ def open_hdf5(path: Path, defaults: Mapping[str, object]) -> Dataset4D:
     try:
         file = h5py.File(path, "r")
     except OSError:
-        return open_scan(path)  # still being written, crashed, or truncated: it knows which
+        # still being written, crashed, or truncated: it knows which
+        return check_counts(open_scan(path), axes_stated=True)
     with file:
         if "entry/events" in file:
-            return open_scan(path)
+            return check_counts(open_scan(path), axes_stated=True)
         fields = dict(defaults) | yaml_beside(path)
         layout = read_layout(fields, str(path))
         digest = sha256_of(path)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from recon.calibrate import check_overlap
+from recon.dataset import ScanFileWriter
 from recon.errors import DataError
 from recon.importers import open_4d
 from recon.patterns import prepare_patterns
@@ -174,6 +175,18 @@ def test_too_little_overlap_is_said(tmp_path: Path) -> None:
     scan = opened(tmp_path, counts(), scan_step_A=9.0, defocus_A=200.0)
     texts = check_overlap(scan, scan.header.defocus_A)
     assert any("neighbouring probes overlap by only" in t and "finer steps" in t for t in texts)
+
+
+def test_the_native_file_is_checked_as_well(tmp_path: Path) -> None:
+    data = counts(2.0)
+    data[:, :, 3, 17] = 40
+    scan = opened(tmp_path, data)
+    with ScanFileWriter(tmp_path / "native.h5", scan.header) as writer:
+        writer.append_dense(scan.dense())
+    again = open_4d(tmp_path / "native.h5")
+    assert again.masked is not None
+    assert again.masked[3, 17]
+    assert again.warnings == scan.warnings
 
 
 def test_more_electrons_than_pixels_are_kept_as_multiplicities(tmp_path: Path) -> None:
