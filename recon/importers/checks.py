@@ -73,7 +73,8 @@ def _sampled(dataset: Dataset4D) -> _Sample:
 def _check_axes(dataset: Dataset4D) -> None:
     """The pattern of a probe is a disc: its axes vary most. Elsewhere the disc gives them away."""
     step = -(-len(dataset.pixel) // (2 * SAMPLE_ENTRIES))
-    position = np.repeat(np.arange(dataset.header.n_positions), np.diff(dataset.indptr))[::step]
+    entry = np.arange(0, len(dataset.pixel), step)
+    position = np.searchsorted(dataset.indptr, entry, side="right") - 1
     pixel = dataset.pixel[::step].astype(np.int64)
     weights = None if dataset.multiplicity is None else dataset.multiplicity[::step]
     shape = (*dataset.scan_shape, *dataset.frame_shape)
