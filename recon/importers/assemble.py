@@ -33,18 +33,36 @@ class _Gathered:
         recorded = sum(map(len, self.count))
         if first > recorded:
             self.count.append(np.zeros(first - recorded, np.int64))
-        flat = electrons.reshape(len(electrons), -1)
-        frame, pixel = np.nonzero(flat)
-        hits = flat[frame, pixel].astype(np.int64)
+        n_pixels = electrons[0].size if len(electrons) else 1
+        index, hits = find_hits(electrons)
+        frame, pixel = np.divmod(index, n_pixels)
         self.largest = max(self.largest, int(hits.max(initial=0)))
         copies = -(-hits // 255)
         last = np.cumsum(copies) - 1
         multiplicity = np.full(int(copies.sum()), 255, np.uint8)
         multiplicity[last] = hits - 255 * (copies - 1)
-        self.pixel.append(np.repeat(pixel.astype(pixel_dtype(flat.shape[1])), copies))
+        self.pixel.append(np.repeat(pixel.astype(pixel_dtype(n_pixels)), copies))
         self.multiplicity.append(multiplicity)
-        entries = np.bincount(frame, weights=copies, minlength=len(flat))
+        entries = np.bincount(frame, weights=copies, minlength=len(electrons))
         self.count.append(entries.astype(np.int64))
+
+
+def find_hits(
+    electrons: NDArray[np.unsignedinteger],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Flat index and electrons of every pixel that was hit.
+
+    At low dose almost all pixels are empty: words of 64 bits are looked at first.
+    """
+    flat = np.ascontiguousarray(electrons).reshape(-1)
+    per_word = 8 // flat.itemsize
+    if flat.size % per_word:
+        index = np.flatnonzero(flat)
+        return index, flat[index].astype(np.int64)
+    word = np.flatnonzero(flat.view(np.uint64))
+    lanes = flat.reshape(-1, per_word)[word]
+    which, lane = np.nonzero(lanes)
+    return word[which] * per_word + lane, lanes[which, lane].astype(np.int64)
 
 
 def assemble(

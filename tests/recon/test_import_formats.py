@@ -8,11 +8,14 @@ import h5py
 import numpy as np
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from recon.dataset import Dataset4D
 from recon.errors import DataError
 from recon.importers import frames as frames_module
 from recon.importers import open_4d
+from recon.importers.assemble import find_hits
 
 FIELDS: dict[str, Any] = {
     "energy_eV": 300e3,
@@ -432,6 +435,20 @@ def test_a_large_file_is_streamed_not_loaded(tmp_path: Path) -> None:
         frames_module.BLOCK_BYTES = kept
     assert scan.n_electrons == 40 * int(line.sum())
     assert peak < 0.5 * np.prod(shape) * 2
+
+
+@given(
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 7), st.integers(1, 9)),
+    dtype=st.sampled_from([np.uint8, np.uint16, np.uint32, np.uint64]),
+    seed=st.integers(0, 99),
+)
+def test_hits_are_found_in_any_shape_and_type(
+    shape: tuple[int, int, int], dtype: type[np.unsignedinteger], seed: int
+) -> None:
+    frames = np.random.default_rng(seed).poisson(0.2, shape).astype(dtype)
+    index, electrons = find_hits(frames)
+    np.testing.assert_array_equal(index, np.flatnonzero(frames))
+    np.testing.assert_array_equal(electrons, frames.ravel()[index])
 
 
 def test_truncated_numpy_says_so(tmp_path: Path) -> None:
