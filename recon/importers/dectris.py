@@ -7,6 +7,7 @@ beside the master (``STEM Metadata``). Axes as stored.
 """
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from recon.dataset import sha256_of
 from recon.errors import DataError
 from recon.importers.fields import plain
-from recon.importers.frames import Frames
+from recon.importers.frames import Frames, joined
 
 DETECTOR = "entry/instrument/detector"
 
@@ -43,16 +44,10 @@ def dectris_frames(file: h5py.File, path: Path) -> tuple[Frames, str]:
                 f"{path.name}: frames of {part.shape[1:]} {part.dtype} follow frames of {shape} "
                 f"{parts[0].dtype}; the files belong to different scans"
             )
-    ends = np.cumsum([len(part) for part in parts])
-
-    def read(start: int, stop: int) -> NDArray[Any]:
-        blocks = [
-            part[max(start - first, 0) : max(stop - first, 0)]
-            for part, first in zip(parts, ends - [len(part) for part in parts], strict=True)
-            if first < stop and first + len(part) > start
-        ]
-        return np.concatenate(blocks)
-
+    n_frames, read = joined(
+        [len(part) for part in parts],
+        [partial(_rows, part) for part in parts],
+    )
     dtype = parts[0].dtype
     mask = _at(file, f"{DETECTOR}/detectorSpecific/pixel_mask", f"{DETECTOR}/pixel_mask")
     ceiling = _at(file, f"{DETECTOR}/saturation_value")
@@ -70,7 +65,7 @@ def dectris_frames(file: h5py.File, path: Path) -> tuple[Frames, str]:
         found["energy_eV"] = float(energy)
     frames = Frames(
         name=path.name,
-        n_frames=int(ends[-1]),
+        n_frames=n_frames,
         frame_shape=(int(shape[0]), int(shape[1])),
         bytes_per_frame=int(shape[0] * shape[1] * dtype.itemsize),
         read=read,
@@ -85,6 +80,10 @@ def dectris_frames(file: h5py.File, path: Path) -> tuple[Frames, str]:
         dwell_s=None if dwell is None else float(dwell),
     )
     return frames, _digest(path, parts)
+
+
+def _rows(part: h5py.Dataset, start: int, stop: int) -> NDArray[Any]:
+    return np.asarray(part[start:stop])
 
 
 def _parts(file: h5py.File, path: Path) -> list[h5py.Dataset]:

@@ -1,6 +1,6 @@
 """A list of detector frames on disk, read in blocks, and how they become a scan."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -115,6 +115,25 @@ def blocks(
         last = min(first + nx, frames.n_frames)
         for start in range(first, last, block):
             yield line * nx + start - first, frames.read(start, min(start + block, last))
+
+
+Reader = Callable[[int, int], NDArray[Any]]
+
+
+def joined(lengths: Sequence[int], readers: Sequence[Reader]) -> tuple[int, Reader]:
+    """Total length and reader of parts that follow one another, as a scan in several files."""
+    ends = np.cumsum(lengths)
+    starts = ends - np.array(lengths)
+
+    def read(start: int, stop: int) -> NDArray[Any]:
+        blocks = [
+            part(max(start - int(first), 0), min(stop, int(last)) - int(first))
+            for part, first, last in zip(readers, starts, ends, strict=True)
+            if first < stop and last > start
+        ]
+        return np.concatenate(blocks)
+
+    return int(ends[-1]), read
 
 
 def array_frames(array: Any, layout: Layout, name: str, **more: Any) -> Frames:  # noqa: ANN401

@@ -1,14 +1,11 @@
 """Merlin / Quantum Detectors `.mib`: every frame behind its own ASCII header, big-endian.
 
-Header: ``MQ1,frame,header bytes,chips,width,height,type,layout,...``; type U08, U16, U32 (finished
-images of the 1, 6, 12 and 24-bit counters) or R64 (the counters as the chip sends them; their depth
-is the last entry). R64 comes in 64-bit words: within each, pixels run backwards (1-bit from the
-least significant bit up, 6-bit one byte and 12-bit two bytes per pixel); 24-bit is two 12-bit
-images, the high one first. A 2x2 assembly in R64 stores rows of the four chips side by side, fourth
-first; the third and fourth stand on their head. The `.hdr` gives frames per line.
+A `.mib` is read alone; its `.hdr` also names a sequence of files (`name1.mib`, `name2.mib`, ...)
+that is read in the order of the frame numbers. The `.hdr` gives frames per line.
 Rows are kept as stored; some programs show them reversed (``flip_ud: true``).
 """
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,131 +19,41 @@ from recon.dataset import Dataset4D, sha256_of
 from recon.errors import DataError
 from recon.importers.assemble import assemble
 from recon.importers.fields import read_layout, yaml_beside
-from recon.importers.frames import Frames
-
-UNSIGNED = {"U08": ">u1", "U16": ">u2", "U32": ">u4"}
-RAW_BYTES = {1: 1 / 8, 6: 1, 12: 2, 24: 4}
+from recon.importers.frames import Frames, joined
+from recon.importers.merlin_header import UNSIGNED, MibHeader, decode_raw, read_mib_header
 
 
 @dataclass(frozen=True)
-class MibHeader:
-    """The first header of a file; ``width`` and ``height`` as stored."""
+class MibFile:
+    """One file of frames, mapped."""
 
-    header_bytes: int
-    chips: int
-    width: int
-    height: int
-    kind: str
-    layout: str
-    depth: int
-    start_time: str
-    exposure_s: float
-    text: str
+    path: Path
+    header: MibHeader
+    stored: NDArray[np.uint8]
 
-    @property
-    def data_bytes(self) -> int:
-        """Bytes of the pixels of a frame."""
-        if self.kind in UNSIGNED:
-            return self.width * self.height * np.dtype(UNSIGNED[self.kind]).itemsize
-        width = self.width // 2 if self.depth == 24 else self.width
-        return int(width * self.height * RAW_BYTES[self.depth])
+    @classmethod
+    def open(cls, path: Path) -> "MibFile":
+        """Map a file after checking that it holds whole frames."""
+        with path.open("rb") as stream:
+            header = read_mib_header(stream.read(1 << 12), path.name)
+        frame_bytes = header.header_bytes + header.data_bytes
+        size = path.stat().st_size
+        if size < frame_bytes or size % frame_bytes:
+            raise DataError(
+                f"{path.name} has {size} bytes, no whole number of frames of {frame_bytes} "
+                f"({size / frame_bytes:.2f}): it is truncated or its frames differ. Copy it "
+                f"again; of an interrupted scan cut the file to {size - size % frame_bytes} bytes "
+                f"and state `incomplete: true`"
+            )
+        stored = np.memmap(path, np.uint8, "r", shape=(size // frame_bytes, frame_bytes))
+        return cls(path, header, stored)
 
-    @property
-    def frame_shape(self) -> tuple[int, int]:
-        """(rows, cols) of a finished image."""
-        width = self.width // 2 if self.kind == "R64" and self.depth == 24 else self.width
-        if self.kind == "R64" and self.chips > 1:
-            return 2 * self.height, width // 2
-        return self.height, width
-
-
-def read_mib_header(text: bytes, name: str) -> MibHeader:
-    """Parse the header at the start of ``text``.
-
-    Raises
-    ------
-    DataError
-        No such header, or a kind of image that is not known.
-    """
-    parts = text[:384].decode("ascii", errors="replace").split(",")
-    if parts[0] != "MQ1" or len(parts) < 8:
-        raise DataError(f"{name} does not start with a Merlin header (MQ1,...): no .mib file")
-    try:
-        length, chips, width, height = (int(part) for part in parts[2:6])
-    except ValueError as problem:
-        raise DataError(
-            f"{name}: damaged Merlin header ({problem}); copy the file again"
-        ) from problem
-    whole = text[:length].decode("ascii", errors="replace").rstrip("\0\n ")
-    entries = [part.strip() for part in whole.split(",") if part.strip("\0\n ")]
-    kind, layout = parts[6].strip(), parts[7].strip().rstrip("G")
-    depth = int(entries[-1]) if entries[-1].isdigit() else 0
-    if kind not in UNSIGNED and not (kind == "R64" and depth in RAW_BYTES):
-        raise DataError(
-            f"{name}: pixels of type {kind} with {depth} bits are not known (known are "
-            f"{', '.join(UNSIGNED)} and R64 with 1, 6, 12 or 24 bits)"
-        )
-    if kind == "R64" and (chips not in (1, 4) or (chips == 4 and (layout != "2x2" or depth == 24))):
-        raise DataError(
-            f"{name}: raw counters of {chips} chips in a {layout} assembly with {depth} bits are "
-            f"not read; convert them to U16 or U32 with the Merlin software"
-        )
-    return MibHeader(
-        length, chips, width, height, kind, layout, depth,
-        parts[8 + 1].strip() if len(parts) > 9 else "",
-        float(parts[10]) if len(parts) > 10 and _is_number(parts[10]) else 0.0,
-        whole,
-    )  # fmt: skip
-
-
-def decode_raw(words: NDArray[np.uint8], header: MibHeader) -> NDArray[np.unsignedinteger]:
-    """Finished images (n, rows, cols) of R64 frames, uint8 (n, data bytes)."""
-    n = len(words)
-    flat: NDArray[np.unsignedinteger]
-    if header.depth == 1:
-        flat = np.unpackbits(words.reshape(-1, 8)[:, ::-1], axis=1, bitorder="little")
-    elif header.depth == 6:
-        flat = words.reshape(-1, 8)[:, ::-1]
-    else:
-        flat = words.view(">u2").reshape(-1, 4)[:, ::-1]
-    if header.depth == 24:
-        high, low = np.moveaxis(flat.reshape(n, 2, *header.frame_shape), 1, 0)
-        return (high.astype(np.uint32) << 12) + low
-    if header.chips == 1:
-        return flat.reshape(n, *header.frame_shape)
-    side = header.width // 4
-    chips = flat.reshape(n, header.height, 4, side)
-    above = np.concatenate([chips[:, :, 3], chips[:, :, 2]], axis=2)
-    below = np.concatenate([chips[:, ::-1, 1, ::-1], chips[:, ::-1, 0, ::-1]], axis=2)
-    return np.concatenate([above, below], axis=1)
-
-
-def open_merlin(path: Path, defaults: Mapping[str, object]) -> Dataset4D:
-    """Open a `.mib`; the `.hdr` and the YAML with its name are read with it.
-
-    Raises
-    ------
-    DataError
-        Truncated, another format, or the scan does not fit the frames.
-    """
-    with path.open("rb") as stream:
-        header = read_mib_header(stream.read(1 << 12), path.name)
-    frame_bytes = header.header_bytes + header.data_bytes
-    size = path.stat().st_size
-    if size < frame_bytes or size % frame_bytes:
-        raise DataError(
-            f"{path.name} has {size} bytes, no whole number of frames of {frame_bytes} "
-            f"({size / frame_bytes:.2f}): it is truncated or its frames differ. Copy it again; of "
-            f"an interrupted scan cut the file to {size - size % frame_bytes} bytes and state "
-            f"`incomplete: true`"
-        )
-    stored = np.memmap(path, np.uint8, "r", shape=(size // frame_bytes, frame_bytes))
-
-    def read(start: int, stop: int) -> NDArray[Any]:
-        block = stored[start:stop]
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Images ``start:stop`` of this file, native byte order."""
+        block, header = self.stored[start:stop], self.header
         if bytes(block[:, :4].ravel()) != b"MQ1," * len(block):
             raise DataError(
-                f"{path.name}: a frame between {start} and {stop} has no header: damaged"
+                f"{self.path.name}: a frame between {start} and {stop} has no header: damaged"
             )
         data = np.ascontiguousarray(block[:, header.header_bytes :])
         if header.kind == "R64":
@@ -154,17 +61,29 @@ def open_merlin(path: Path, defaults: Mapping[str, object]) -> Dataset4D:
         values = data.view(UNSIGNED[header.kind]).reshape(-1, *header.frame_shape)
         return values.astype(values.dtype.newbyteorder("="))
 
+
+def open_merlin(path: Path, defaults: Mapping[str, object]) -> Dataset4D:
+    """Open a `.mib`, or the sequence that belongs to a `.hdr`, with the YAML of that name.
+
+    Raises
+    ------
+    DataError
+        Truncated, another format, a file of the sequence is missing, or the scan does not fit.
+    """
+    files = _sequence(path) if path.suffix.lower() == ".hdr" else [MibFile.open(path)]
+    header = files[0].header
+    n_frames, read = joined([len(file.stored) for file in files], [file.read for file in files])
     said = _read_hdr(path.with_suffix(".hdr"))
     depth = header.depth or int(said.get("Counter Depth (number)", "0") or 0)
     fields = dict(defaults) | yaml_beside(path)
     layout = read_layout(fields, str(path))
     frames = Frames(
         name=path.name,
-        n_frames=len(stored),
+        n_frames=n_frames,
         frame_shape=header.frame_shape,
-        bytes_per_frame=frame_bytes,
+        bytes_per_frame=header.header_bytes + header.data_bytes,
         read=read,
-        shapes=_shapes(said, len(stored)),
+        shapes=_shapes(said, n_frames),
         # a one-bit counter has no choice but to be full where an electron fell
         saturation_value=2**depth - 1 if depth > 1 else None,
         counting="thresholded",
@@ -172,7 +91,32 @@ def open_merlin(path: Path, defaults: Mapping[str, object]) -> Dataset4D:
         start_time=_iso(header.start_time),
         dwell_s=header.exposure_s or None,
     )
-    return assemble(frames, fields, layout, path, sha256_of(path))
+    digests = [sha256_of(file.path) for file in files]
+    whole = hashlib.sha256("".join(digests).encode()).hexdigest()
+    return assemble(frames, fields, layout, path, digests[0] if len(files) == 1 else whole)
+
+
+def _sequence(hdr: Path) -> list[MibFile]:
+    """The `.mib` files of a `.hdr`, by the number of their first frame; none may be missing."""
+    name = re.compile(re.escape(hdr.stem) + r"_?\d*\.mib", re.IGNORECASE)
+    paths = [path for path in sorted(hdr.parent.iterdir()) if name.fullmatch(path.name)]
+    if not paths:
+        raise DataError(f"{hdr.name}: no {hdr.stem}.mib is beside it; copy the frames as well")
+    files = sorted((MibFile.open(path) for path in paths), key=lambda file: file.header.number)
+    expected = files[0].header.number
+    for file in files:
+        if file.header.frame_shape != files[0].header.frame_shape:
+            raise DataError(
+                f"{file.path.name}: frames of {file.header.frame_shape} pixels follow frames of "
+                f"{files[0].header.frame_shape}; the files belong to different scans"
+            )
+        if file.header.number != expected:
+            raise DataError(
+                f"{file.path.name} starts with frame {file.header.number}, expected {expected}: a "
+                f"file of the sequence is missing or belongs to another scan"
+            )
+        expected += len(file.stored)
+    return files
 
 
 def _read_hdr(path: Path) -> dict[str, str]:
@@ -196,10 +140,6 @@ def _shapes(said: Mapping[str, str], n_frames: int) -> tuple[tuple[str, tuple[in
     if per_line > 1 and total % per_line == 0 and total // per_line > 1:
         found.append(("frames per trigger of the .hdr", (total // per_line, per_line)))
     return tuple(found)
-
-
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"\s*[-+0-9.eE]+\s*", text) is not None
 
 
 def _iso(text: str) -> str | None:

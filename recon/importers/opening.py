@@ -19,6 +19,7 @@ READERS: dict[str, Callable[[Path, Mapping[str, object]], Dataset4D]] = {
     ".raw": open_empad,
     ".xml": open_empad,
     ".mib": open_merlin,
+    ".hdr": open_merlin,
 }
 
 

@@ -146,14 +146,16 @@ def raw_pixels(image: np.ndarray, chips: int, depth: int) -> bytes:
     return b"".join(words_of(chip[row], depth) for row in range(n) for chip in quarters)
 
 
-def write_mib(path: Path, counts: np.ndarray, kind: str, depth: int, chips: int = 1) -> None:
+def write_mib(
+    path: Path, counts: np.ndarray, kind: str, depth: int, chips: int = 1, first: int = 1
+) -> None:
     frames = counts.reshape(-1, *counts.shape[2:])
     rows, cols = frames.shape[1:]
     stored = (rows, cols)
     if kind == "R64":
         stored = (rows // 2, 2 * cols) if chips == 4 else (rows, cols * (2 if depth == 24 else 1))
     with path.open("wb") as stream:
-        for number, image in enumerate(frames, 1):
+        for number, image in enumerate(frames, first):
             stream.write(mib_header(number, chips, stored, kind, depth))
             if kind == "R64":
                 stream.write(raw_pixels(image.astype(np.int64), chips, depth))
@@ -212,6 +214,23 @@ def test_merlin_flyback_hdr_and_saturation(tmp_path: Path) -> None:
     write_mib(path, counts, "U08", 6)
     describe(path, scan_shape=[3, 5])
     assert any("1 values reach 63" in text for text in open_4d(path).warnings)
+
+
+def test_a_merlin_sequence_is_read_by_its_hdr(tmp_path: Path) -> None:
+    counts = disc_counts(SCAN, (16, 64), mean=2.0)
+    flat = counts.reshape(15, 1, 16, 64)
+    for name, start, stop in (("s9", 0, 4), ("s10", 4, 11), ("s11", 11, 15)):  # not by name
+        write_mib(tmp_path / f"{name}.mib", flat[start:stop], "U16", 12, first=start + 1)
+    hdr = tmp_path / "s.hdr"
+    hdr.write_text("HDR,\t\nCounter Depth (number):\t12\nEnd\t")
+    describe(hdr, scan_shape=[3, 5])
+    np.testing.assert_array_equal(counts_of(open_4d(hdr)), counts)
+    (tmp_path / "s10.mib").unlink()
+    with pytest.raises(DataError, match=r"s11\.mib starts with frame 12, expected 5"):
+        open_4d(hdr)
+    hdr.rename(tmp_path / "other.hdr")
+    with pytest.raises(DataError, match=r"no other\.mib is beside it"):
+        open_4d(tmp_path / "other.hdr")
 
 
 def test_merlin_files_that_are_cut_or_damaged_are_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from recon.calibrate import check_overlap
 from recon.dataset import ScanFileWriter
 from recon.errors import DataError
 from recon.importers import open_4d
+from recon.importers.checks import check_counts
 from recon.patterns import prepare_patterns
 
 FIELDS: dict[str, Any] = {
@@ -175,6 +176,14 @@ def test_too_little_overlap_is_said(tmp_path: Path) -> None:
     scan = opened(tmp_path, counts(), scan_step_A=9.0, defocus_A=200.0)
     texts = check_overlap(scan, scan.header.defocus_A)
     assert any("neighbouring probes overlap by only" in t and "finer steps" in t for t in texts)
+
+
+@pytest.mark.parametrize("fluence_e_per_A2", [10, 100, 1e4])
+def test_a_crystal_raises_no_alarm(turned: Any, fluence_e_per_A2: float) -> None:
+    """Dynamical discs, spots that come and go: no reason to mask or to warn."""
+    scan = check_counts(turned.counted(fluence_e_per_A2))
+    assert scan.masked is None
+    assert scan.warnings == ()
 
 
 def test_the_native_file_is_checked_as_well(tmp_path: Path) -> None:
