@@ -3,14 +3,14 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib import metadata
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from recon.dataset import ScanHeader
+from recon.dataset import ScanHeader, VacuumProbe
 from recon.errors import ReconError
 from recon.export import ExportFormat, export_result
 from recon.importers import open_4d
@@ -71,31 +71,38 @@ def reconstruct_file(
         dataset = with_vacuum(dataset, open_vacuum(vacuum, dataset.header))
     result = reconstruct(dataset, params, rng_seed=rng_seed, progress=progress)
     exported = export_result(dataset, result, exports, out)
-    return write_outputs(result, out, also=exported)
+    return write_outputs(result, out, also=exported, vacuum=dataset.vacuum)
 
 
 def write_outputs(
-    result: Reconstruction, out: str | Path, *, also: Mapping[str, str] | None = None
+    result: Reconstruction,
+    out: str | Path,
+    *,
+    also: Mapping[str, str] | None = None,
+    vacuum: VacuumProbe | None = None,
 ) -> dict[str, object]:
     """Write HDF5, PNGs, ``summary.html`` and ``summary.json``; return the summary.
 
-    ``also`` are files written elsewhere, name -> path, to be listed among the outputs.
+    ``also`` are files written elsewhere, name -> path, to be listed among the outputs; ``vacuum``
+    is the illumination that was measured for the scan.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     pictures = write_pictures(result, out)
-    write_hdf5(result, out / "reconstruction.h5")
+    write_hdf5(result, out / "reconstruction.h5", vacuum=vacuum)
     write_summary_page(result, pictures, out / "summary.html")
     files = {path.stem: str(path) for path in pictures.values()}
     files["reconstruction"] = str(out / "reconstruction.h5")
     files["summary"] = str(out / "summary.html")
     summary = result.summary() | {"outputs": files | dict(also or {})}
+    if vacuum is not None:
+        summary["vacuum"] = _vacuum_numbers(vacuum)
     text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
     (out / "summary.json").write_text(text, encoding="utf-8")
     return summary
 
 
-def write_hdf5(result: Reconstruction, path: Path) -> None:
+def write_hdf5(result: Reconstruction, path: Path, *, vacuum: VacuumProbe | None = None) -> None:
     """Write the arrays; the file appears under its name only when it is whole."""
     beside = path.with_name(f".{path.name}.writing")
     with h5py.File(beside, "w") as file:
@@ -114,7 +121,17 @@ def write_hdf5(result: Reconstruction, path: Path) -> None:
         _write_curves(file.create_group("curves"), result)
         _write_resolution(file.create_group("resolution"), result)
         _write_provenance(file.create_group("provenance"), result)
+        if vacuum is not None:
+            file["vacuum/pattern"] = vacuum.pattern
+            file["vacuum"].attrs.update(_vacuum_numbers(vacuum))
     os.replace(beside, path)
+
+
+def _vacuum_numbers(vacuum: VacuumProbe) -> dict[str, object]:
+    """Everything but the pattern itself."""
+    return {
+        item.name: getattr(vacuum, item.name) for item in fields(vacuum) if item.name != "pattern"
+    }
 
 
 def _write_calibration(group: h5py.Group, result: Reconstruction) -> None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import yaml
@@ -51,8 +52,12 @@ def test_vacuum_export_and_compare(files: Path) -> None:
         assert done.exit_code == 0, done.stderr
         result = json.loads(done.stdout)["result"]
         assert result["calibration"]["disc_radius_px"]["source"] == "vacuum"
+        assert result["vacuum"]["radius_px"] == pytest.approx(12, abs=0.3)
         assert Path(result["outputs"]["ptyrad_params"]).exists()
         assert Path(result["outputs"]["py4dstem_datacube"]).exists()
+    with h5py.File(files / "a" / "reconstruction.h5") as file:
+        assert file["vacuum/pattern"].shape == (32, 32)
+        assert file["vacuum"].attrs["n_patterns"] == 1
     done = lodestem("reconstruct", "--compare", str(files / "a"), str(files / "b"),
                     "--out", str(files / "both"), "--json")  # fmt: skip
     assert done.exit_code == 0, done.stderr
