@@ -86,7 +86,7 @@ def assemble(
     if frames.dwell_s:
         more["dwell_s"] = frames.dwell_s
     # before the pixels are read, which takes long
-    header = make_header(fields, scan_shape, frames.frame_shape, str(path), **more)
+    header = make_header(fields, scan_shape, frames.frame_shape, str(path), more)
     masked = _declared_mask(frames, layout)
     gathered = _gather(frames, layout, scan_shape, masked)
     dataset = replace(_dataset(gathered, header), source=str(path), sha256=sha256)

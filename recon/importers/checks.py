@@ -52,7 +52,7 @@ def check_counts(dataset: Dataset4D, *, axes_stated: bool = False) -> Dataset4D:
     return replace(
         dataset,
         masked=both if both.any() else None,
-        warnings=(*dataset.warnings, *(f"{note}" for note in notes)),
+        warnings=(*dataset.warnings, *notes),
     )
 
 

@@ -7,6 +7,7 @@ flip are not, because the reconstruction measures them.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -60,10 +61,11 @@ def emd_frames(
         )
     cube = file[cubes[0]]
     calibration = _calibration(file, cubes[0])
-    return array_frames(
-        cube, layout, path.name, found=_found(cube, calibration, fields),
+    return replace(
+        array_frames(cube, layout, path.name),
+        found=_found(cube, calibration, fields),
         raw_headers={f"calibration {key}": str(value) for key, value in calibration.items()},
-    )  # fmt: skip
+    )
 
 
 def _calibration(file: h5py.File, cube: str) -> dict[str, object]:

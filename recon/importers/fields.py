@@ -150,9 +150,9 @@ def make_header(
     scan_shape: tuple[int, int],
     frame_shape: tuple[int, int],
     source: str,
-    **more: object,
+    also: Mapping[str, object],
 ) -> ScanHeader:
-    """Header of a scan from its description.
+    """Header of a scan from its description; ``also`` are header fields under their own names.
 
     Raises
     ------
@@ -181,7 +181,7 @@ def make_header(
                 "frame_shape": frame_shape,
                 "run_uuid": str(uuid.uuid5(uuid.NAMESPACE_URL, source)),
             }
-            | more
+            | dict(also)
         )
     except (ValidationError, ValueError) as problems:
         raise DataError(f"{source}: {problems}") from problems

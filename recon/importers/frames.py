@@ -136,7 +136,7 @@ def joined(lengths: Sequence[int], readers: Sequence[Reader]) -> tuple[int, Read
     return int(ends[-1]), read
 
 
-def array_frames(array: Any, layout: Layout, name: str, **more: Any) -> Frames:  # noqa: ANN401
+def array_frames(array: Any, layout: Layout, name: str) -> Frames:  # noqa: ANN401
     """Frames of an array-like (HDF5 dataset, memory map) with three or four axes.
 
     Lines of the scan are read together, so that any order of the axes costs one pass.
@@ -155,6 +155,7 @@ def array_frames(array: Any, layout: Layout, name: str, **more: Any) -> Frames: 
             f"[scan_y, scan_x] for a list of frames, or axes: [...] for another order"
         )
     size = dict(zip(axes, array.shape, strict=True))
+    shapes: tuple[tuple[str, tuple[int, int]], ...] = ()
     frame_shape = (size["det_y"], size["det_x"])
     if "frame" in size:
         order = tuple(axes.index(a) for a in ("frame", "det_y", "det_x"))
@@ -183,12 +184,12 @@ def array_frames(array: Any, layout: Layout, name: str, **more: Any) -> Frames: 
                 f"{name}: scan_shape says {list(layout.scan_shape)}, the array {list(scan)} along "
                 f"scan_y, scan_x; correct it, or state axes: [scan_x, scan_y, det_y, det_x]"
             )
-        more = {"shapes": (("the array", scan),)} | more
+        shapes = (("the array", scan),)
     return Frames(
         name=name,
         n_frames=n_frames,
         frame_shape=frame_shape,
         bytes_per_frame=frame_shape[0] * frame_shape[1] * array.dtype.itemsize,
         read=read,
-        **more,
+        shapes=shapes,
     )
