@@ -15,6 +15,7 @@ from recon.errors import DataError
 SAMPLE_ENTRIES = 2_000_000
 AXES = ("scan_y", "scan_x", "det_y", "det_x")
 BRIGHT_PIXELS = 64
+SMALLEST_DISC_PX = 2.5
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,9 @@ def _check_multiples(dataset: Dataset4D, sample: _Sample) -> None:
 def _odd_pixels(dataset: Dataset4D) -> tuple[NDArray[np.bool_], list[str]]:
     """Pixels far brighter or darker than all but one of their eight neighbours, in the sum."""
     total = dataset.pattern().astype(np.float64)
+    header = dataset.header
+    if header.convergence_semiangle_mrad < SMALLEST_DISC_PX * header.detector_sampling_mrad:
+        return np.zeros(total.shape, bool), []  # discs this small look like hot pixels
     padded = np.pad(total, 1, mode="reflect") if min(total.shape) > 1 else np.pad(total, 1)
     ny, nx = total.shape
     ring = [(i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1)]

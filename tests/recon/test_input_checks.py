@@ -89,6 +89,13 @@ def test_hot_and_dead_pixels_are_masked_and_take_no_part(tmp_path: Path) -> None
         opened(tmp_path, counts(), masked_pixels=[[24, 0]])
 
 
+def test_a_beam_of_a_pixel_is_not_called_hot(tmp_path: Path) -> None:
+    data = np.random.default_rng(0).poisson(0.01, SHAPE)
+    data[:, :, 12, 10] = np.random.default_rng(1).poisson(30, SHAPE[:2])
+    assert opened(tmp_path, data, semiangle_mrad=0.8).masked is None
+    assert opened(tmp_path, data).masked is not None
+
+
 def test_scaled_counts_are_found_and_the_gain_repairs_them(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"multiple of 7.*counts_per_electron: 7"):
         opened(tmp_path, 7 * counts())
