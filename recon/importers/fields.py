@@ -104,7 +104,17 @@ def yaml_beside(path: Path) -> dict[str, object]:
         raise DataError(f"{beside.name} is no valid YAML: {problem}") from problem
     if not isinstance(fields, dict):
         raise DataError(f"{beside.name}: expected one `name: value` per line")
-    return fields
+    return {name: _number(name, value) for name, value in fields.items()}
+
+
+def _number(name: str, value: object) -> object:
+    """YAML 1.1 takes 300e3 for a text; people write it for a number."""
+    if not isinstance(value, str) or name in ("sample", "dataset"):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return value
 
 
 def known_fields(attributes: Mapping[str, object]) -> dict[str, object]:
@@ -159,6 +169,7 @@ def make_header(
     DataError
         A field is missing, impossible, or in another unit than its name says.
     """
+    check_units(fields, source)
     missing = [f"{name} ({meaning})" for name, meaning in REQUIRED.items() if name not in fields]
     if missing:
         raise DataError(
@@ -170,7 +181,6 @@ def make_header(
         for name, value in fields.items()
         if name in REQUIRED or name in OPTIONAL
     }
-    check_units(fields, source)
     try:
         values["energy_keV"] = float(str(values.pop("energy_eV"))) / 1e3
         return ScanHeader.model_validate(

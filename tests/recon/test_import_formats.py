@@ -377,6 +377,19 @@ def test_emd_datacube_brings_its_calibration(tmp_path: Path) -> None:
     assert open_4d(path).header.scan_step_A == 1.05  # the YAML wins
 
 
+def test_numbers_in_the_yaml_may_be_written_with_an_exponent(tmp_path: Path) -> None:
+    path = tmp_path / "d.emd"
+    write_emd(path, disc_counts(SCAN, (24, 20)))
+    path.with_suffix(".yaml").write_text("energy_eV: 300e3\ndefocus_A: 9e1\nsample: 1e3\n")
+    scan = open_4d(path)
+    assert scan.header.energy_keV == 300.0
+    assert scan.header.detector_sampling_mrad == pytest.approx(0.05 * 19.687, rel=1e-4)
+    assert scan.header.sample == "1e3"
+    path.with_suffix(".yaml").write_text("energy_eV: 300e0\ndefocus_A: 9e1\n")
+    with pytest.raises(DataError, match="is it in keV"):
+        open_4d(path)
+
+
 def test_emd_with_several_cubes_asks_which(tmp_path: Path) -> None:
     counts = disc_counts(SCAN, (24, 20))
     path = tmp_path / "d.h5"
