@@ -14,6 +14,7 @@ from recon.errors import DataError
 from recon.metrics import RingCorrelation, ring_correlation, without_plane
 
 MIN_SIDE_PX = 24
+IN_DETECTOR_PIXELS = ("beam_centre_row_px", "beam_centre_col_px", "disc_radius_px")
 NOT_COMPARED = ("raw_headers", "process")
 
 
@@ -34,9 +35,11 @@ class Comparison:
     def calibration_rows(self) -> list[dict[str, Any]]:
         """Every number both have: values, sigmas, difference and difference in sigmas."""
         rows = []
+        places = [r.header.get("frame_shape") for r in (self.first, self.second)]
+        same_detector = places[0] == places[1]
         for name, a in self.first.calibration.items():
             b = self.second.calibration.get(name)
-            if b is None:
+            if b is None or (name in IN_DETECTOR_PIXELS and not same_detector):
                 continue
             sigma = float(np.hypot(a.sigma, b.sigma))
             difference = b.value - a.value
@@ -112,7 +115,7 @@ class Comparison:
             return f"{text}; no calibration differs by more than three sigmas."
         worst = max(far, key=lambda row: abs(row["sigmas"]))
         return (
-            f"{text}; {len(far)} calibrations differ by more than three sigmas, most "
+            f"{text}; {len(far)} calibrated numbers are more than three sigmas apart, most "
             f"{worst['name']}: {worst['first']:.4g} and {worst['second']:.4g}."
         )
 

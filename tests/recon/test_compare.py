@@ -123,7 +123,9 @@ def test_differences_are_given_in_sigmas_and_settings_that_differ_are_listed() -
     assert [(r["name"], r["first"], r["second"]) for r in result.setting_rows()] == [
         ("batch", 128, 64), ("new", None, 1)
     ]  # fmt: skip
-    assert "differ by more than three sigmas, most defocus_A" in result.verdict()
+    assert (
+        "1 calibrated numbers are more than three sigmas apart, most defocus_A" in result.verdict()
+    )
     assert json.dumps(result.summary(), allow_nan=False)
 
 
