@@ -1,9 +1,10 @@
 """From the curvature of a likelihood to an error that is true.
 
 Formal errors are too small: the model is not exact.  The calibrated radius adds in squares the
-formal one times a factor, a floor, a part of the tilt, a part that grows with how strongly
-dynamical the crystal is, and the distance of rival tops.  The constants come from simulations by an
-independent route (``benchmarks/alignment_calibration.py``).
+formal one times a factor, a floor, a part of the tilt, two parts that grow with how strongly
+dynamical the crystal is (one of them only where the fit is poor: a strong scatterer whose
+intensities are not explained sits on a wrong top), and the distance of rival tops.  The constants
+come from simulations by an independent route (``benchmarks/alignment_calibration.py``).
 """
 
 import numpy as np
@@ -13,11 +14,12 @@ from controller.perception.alignment.result import Effort
 
 Array = NDArray[np.float64]
 
-_COEFFICIENTS: dict[Effort, tuple[float, float, float, float]] = {
-    "full": (1.6, 0.06, 0.002, 0.2),
-    "first": (2.5, 0.06, 0.003, 0.3),
+_COEFFICIENTS: dict[Effort, tuple[float, float, float, float, float]] = {
+    "full": (1.3, 0.03, 0.0003, 0.04, 3.0),
+    "first": (2.5, 0.06, 0.003, 0.3, 3.0),
 }
-"""Factor of the formal radius, floor in mrad, part of the tilt, mrad per unit of opacity."""
+"""Factor of the formal radius, floor in mrad, part of the tilt, mrad per unit of opacity, and per
+unit of opacity times the cube of what the fit leaves unexplained."""
 _PER_SPREAD = 2.0
 
 
@@ -38,6 +40,7 @@ def calibrated_sigma_mrad(
     theta_rad: float,
     opacity: float,
     spread_mrad: float,
+    quality: float,
     effort: Effort = "full",
 ) -> float:
     """Radius of 68.3 % in mrad for an answer of the structure-known mode.
@@ -52,17 +55,21 @@ def calibrated_sigma_mrad(
         Thickness over the shortest extinction length.
     spread_mrad
         Distance of rival tops from the answer, weighted by how likely they are.
+    quality
+        Gain as part of the attainable one.
     effort
         First answers are less exact.
     """
     formal = 1e3 * formal_radius(covariance_rad2)
-    factor, floor, per_tilt, per_opacity = _COEFFICIENTS[effort]
+    factor, floor, per_tilt, per_opacity, per_doubt = _COEFFICIENTS[effort]
+    poor = float(np.clip(1.0 - quality, 0.0, 1.0)) ** 3
     return float(
         np.sqrt(
             (factor * formal) ** 2
             + floor**2
             + (1e3 * per_tilt * theta_rad) ** 2
             + (per_opacity * opacity) ** 2
+            + (per_doubt * opacity * poor) ** 2
             + (_PER_SPREAD * spread_mrad) ** 2
         )
     )

@@ -19,7 +19,7 @@ from controller.perception.alignment.task import Task
 
 Array = NDArray[np.float64]
 
-CONVINCING = 0.5
+CONVINCING = 0.6
 """Part of the attainable gain below which centres other than the likeliest are tried."""
 _PASSABLE = 0.38
 """The same once the next likely ones were tried."""

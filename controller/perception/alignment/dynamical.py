@@ -46,13 +46,16 @@ class Summit:
     """Inverted, kinematical."""
 
 
-def scout(scene: Scene, model: BlochModel, pose: Pose) -> Pose:
-    """A short, forgiving climb: few beams, wide steps, generous model error.
+def scout(scene: Scene, model: BlochModel, poses: list[Pose], *, most: int) -> list[Pose]:
+    """Short, forgiving climbs: few beams, wide steps, generous model error; the best at the end.
 
     For crystals so strongly dynamical that the two-beam optimum is no guide to the right basin.
     """
-    hill = Hill(scene, model, pose, _SCOUT_BEAMS, model_error=_SCOUT_ERROR)
-    return _climbed(hill, (4.8e-3, 2.4e-3, 1.2e-3), 4)
+    hills = [Hill(scene, model, p, _SCOUT_BEAMS, model_error=_SCOUT_ERROR) for p in poses]
+    rough = [_climbed(hill, (4.8e-3,), 2) for hill in hills]
+    rough.sort(key=lambda p: -p.log_gain)
+    hills = [Hill(scene, model, p, _SCOUT_BEAMS, model_error=_SCOUT_ERROR) for p in rough[:most]]
+    return [_climbed(hill, (2.4e-3, 1.2e-3), 4) for hill in hills]
 
 
 def approach(scene: Scene, model: BlochModel, pose: Pose, *, beams: int) -> Pose:

@@ -40,6 +40,9 @@ _FEWEST_ELECTRONS = 150.0
 _LEAST_GAIN = 12.0
 _LEAST_GAP = 5.0
 _LEAST_EXPLAINED = 0.55
+_LEAST_EXPLAINED_IF_SURE = 0.3
+_SURE_QUALITY, _SURE_GAP = 0.6, 20.0
+"""Intensities so well predicted that what lies beside the nodes belongs to another crystal."""
 _LEAST_QUALITY = 0.3
 _RIVAL_MRAD = 5.0
 _SAME_TOP_MRAD = 0.3
@@ -197,6 +200,7 @@ def _judged(task: Task, fit: StructureFit, *, effort: Effort) -> TiltEstimate:
             theta_rad=theta,
             opacity=thick,
             spread_mrad=spread,
+            quality=quality,
             effort=effort,
         ),
         answered=not reason,
@@ -245,7 +249,8 @@ def _doubt(gain: float, gap: float, explained: float, quality: float, wanted: fl
             f"the best orientation gains only {gain:.0f} in log-likelihood over no crystal at all "
             f"(needed {_LEAST_GAIN:.0f}): too few electrons, no crystal, or another structure"
         )
-    if not explained >= _LEAST_EXPLAINED:
+    sure = quality >= _SURE_QUALITY and gap >= _SURE_GAP
+    if not explained >= (_LEAST_EXPLAINED_IF_SURE if sure else _LEAST_EXPLAINED):
         return (
             f"the best orientation explains {100 * explained:.0f} % of the spots "
             f"(needed {100 * _LEAST_EXPLAINED:.0f} %): another structure, a second crystal, or a "

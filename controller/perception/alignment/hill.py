@@ -119,9 +119,10 @@ class Hill:
         """Best thickness and spread at an offset, plates in steps of a nanometre."""
         look = self.look(offset)
         best = Place((float(offset[0]), float(offset[1])), 0.0, 0.0)
-        for spread in SPREADS:
-            t = _PLATES_A if spread == 0.0 else THICKNESSES_A
-            intensity = look.waves.at(t, 0.0) if spread == 0.0 else look.waves.scan(spread)
+        for spread, t in ((0.0, _PLATES_A), (_SCAN_SPREAD, THICKNESSES_A[::2])):
+            waves = look.waves
+            intensity = waves.at(t, 0.0) if spread == 0.0 else waves.scan(spread)[:, ::2]
+            intensity = np.ascontiguousarray(intensity)
             gains = gains_of(
                 look.n, look.b, look.f, intensity, look.unknown, look.null, self.model_error
             )

@@ -64,15 +64,17 @@ _CANDIDATES = {(False, False): 30, (False, True): 18, (True, False): 90, (True, 
 _APPROACH_BEAMS = 120
 _TRIAL_BEAMS = 160
 _BEAMS = 320
+_MOST_BEAMS = 600
 _QUICK_BEAMS = 120
-_QUICK_SCOUTS = 5
+_QUICK_SCOUTS, _QUICK_CLIMBS = 5, 3
+_CLIMBS = 16
 _CIRCLE_WORKS_MRAD = 45.0
 _HOPELESS = 0.2
 """Two-beam gain, relative to that of the found spots, below which no better physics helps."""
 _CENTRE_RIVAL = 0.7
 """Coarse score, relative to the best, from which another centre is climbed too."""
 _WORTH_CLIMBING = 0.3
-_LEAST_QUALITY = 0.33
+_LEAST_QUALITY = 0.5
 _MOSTLY_EXPLAINED = 0.6
 """Part of the spots that lie on lit nodes at which the centre is right, whatever the quality."""
 _AROUND_RAD, _AROUND_STEP_RAD = 6.0e-3, 0.9e-3
@@ -128,7 +130,7 @@ def fit_structure(task: Task, *, first: Callable[[StructureFit], bool]) -> Struc
             quick = _quick(starts[0], model)
             if first(quick):
                 return quick
-        fit = _looked_around(_fit_at(starts, model), model)
+        fit = _sharpened(_looked_around(_fit_at(starts, model), model), model)
         if best is None or _merit(fit) > _merit(best):
             best = fit
         if _quality_of(best) > enough or _is_explained(best):
@@ -178,6 +180,20 @@ def _starts(
     return sorted(starts, key=lambda s: (_is_hopeless(s), -s.worth))
 
 
+def _sharpened(fit: StructureFit, model: BlochModel) -> StructureFit:
+    """The fit with its best top on twice the beams, where a few hundred explain it in part only.
+
+    Dense zones of large cells need them; elsewhere it costs half a second and changes nothing.
+    """
+    if not 0.0 < _quality_of(fit) < _ALL_EXPLAINED:
+        return fit
+    best, *others = fit.explanations
+    more = finished(fit.scene, model, best.summit, beams=_MOST_BEAMS)
+    if more.pose.log_gain < best.summit.pose.log_gain:
+        return fit
+    return StructureFit((_explain(best.structure, more), *others), fit.scene)
+
+
 def _quality_of(fit: StructureFit) -> float:
     return _quality(fit.explanations[0].summit) if fit.explanations else 0.0
 
@@ -202,7 +218,7 @@ def _quick(start: _Start, model: BlochModel) -> StructureFit:
     """A first answer: only the best pose, on few beams."""
     structure = start.task.structure
     if is_small(structure):
-        scouted = [scout(start.scene, model, p) for p in start.poses[:_QUICK_SCOUTS]]
+        scouted = scout(start.scene, model, start.poses[:_QUICK_SCOUTS], most=_QUICK_CLIMBS)
         poses = distinct(scouted, 4, 0.25)
     else:
         poses = start.poses
@@ -301,7 +317,7 @@ def _climbed(task: Task, scene: Scene, poses: list[Pose], model: BlochModel) -> 
     if is_small(task.structure):
         swept = expected_poses(task, sweep(scene, poses, REACH_DEG, 30))
         swept = [p for p in swept if p.log_gain > 0.3 * swept[0].log_gain]
-        poses = distinct([scout(scene, model, p) for p in poses + swept], 6, 0.25)
+        poses = distinct(scout(scene, model, poses + swept, most=_CLIMBS), 6, 0.25)
     else:
         poses = distinct([finish_kinematical(scene, p) for p in poses], 4, 0.25)
         starts = poses[:1] + [p for p in poses[1:] if _is_worth(p, poses[0])]
