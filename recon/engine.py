@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recon.errors import ReconError
-from recon.joint_calibration import Bench, refine_calibration
+from recon.joint_calibration import Bench, Found, refine_calibration
 from recon.params import ReconstructionParams
 from recon.patterns import Patterns
 from recon.ptychography.experiment import Experiment
@@ -25,8 +25,37 @@ NOMINAL_THICKNESS_TRUST = 0.25
 SETTLED = 4
 """Pass from which a fresh object may judge a calibration that was refined before."""
 
+LATE_STEP = 0.7
+"""Step of the refinement after a calibration stage."""
+
 PassCallback = Callable[[int, float, float, float], None]
 """Called with pass number, part of the pass that is done, fitted and held-out loss."""
+
+
+@dataclass(frozen=True)
+class PassSnapshot:
+    """The fit after a pass, for those who watch; the picture is made only if it is asked for."""
+
+    number: int
+    fitted: float
+    held_out: float
+    experiment: Experiment
+    slices: Tensor
+    scan_centre_px: tuple[float, float]
+
+    @property
+    def pixel_size_A(self) -> float:
+        """Object pixel."""
+        return self.experiment.grid.sampling_A
+
+    def phase(self) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+        """Projected phase, float32 (rows, cols)."""
+        image: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+        image = projected_phase(self.slices, self.experiment).cpu().numpy()
+        return image
+
+
+Watcher = Callable[[PassSnapshot], None]
 
 
 class DeviceError(ReconError):
@@ -105,6 +134,7 @@ def fit_until_turn(
     on_progress: PassCallback,
     *,
     nominal_thickness_A: float | None = None,
+    on_pass: Watcher | None = None,
 ) -> EngineResult:
     """Fit most of the electrons; stop where the likelihood of the others turns; keep the best.
 
@@ -120,24 +150,28 @@ def fit_until_turn(
     losses: list[tuple[float, float, float]] = []
     reason = f"max_passes ({params.max_passes}) reached"
     nan = float("nan")
-    sigma: dict[str, float] = {}
     with worker_threads(settings.threads) as executor:
         if unknowns and params.calibration_passes:
-            experiment, sigma = refine_calibration(
-                experiment, (fitted, held), unknowns, Bench(settings, device, executor, rng),
-                params,
+            found = refine_calibration(
+                experiment, fitted, unknowns, Bench(settings, device, executor, rng), params,
                 lambda number: on_progress(number - params.calibration_passes, 1.0, nan, nan),
             )  # fmt: skip
+        else:
+            found = Found(experiment, {})
+        experiment = found.experiment
         sampling = experiment.grid.sampling_A
         canvas = make_canvas(experiment.positions_A(), sampling, patterns.n)
         solver = MultisliceSolver(experiment, canvas, fitted, held, settings, device)
-        if experiment is not prior:
+        calibrated = experiment is not prior
+        if calibrated:
             unknowns = tuple(replace(u, first_pass=SETTLED) for u in unknowns)
-        refiner = Refiner(solver, unknowns, params.refine_patterns, prior=prior)
+        refiner = Refiner(
+            solver, unknowns, params.refine_patterns, prior=prior, optimism=found.optimism
+        )
         best, best_experiment = solver.all_slices(), experiment
         for number in range(1, params.max_passes + 1):
             before = losses[-1] if losses else (nan, nan, nan)
-            refiner.step = STEP / (1 + 0.25 * max(number - SETTLED, 0))
+            refiner.step = LATE_STEP if calibrated else STEP
             hook = refiner.begin_pass(number, rng, executor)
             result = solver.run_pass(
                 rng,
@@ -145,8 +179,15 @@ def fit_until_turn(
                 on_batch=lambda part: on_progress(number, part, *before[:2]),  # noqa: B023
                 on_pulls=hook,
             )
-            refiner.end_pass(result)
             losses.append((result.fitted, result.held_out, solver.experiment.defocus_A))
+            if on_pass is not None:
+                centre = canvas.scan_centre_px
+                on_pass(
+                    PassSnapshot(
+                        number, result.fitted, result.held_out, solver.experiment,
+                        solver.all_slices(), centre,
+                    )
+                )  # fmt: skip
             if stop.observe(number, result.held_out):
                 best, best_experiment = solver.all_slices(), solver.experiment
             if stop.should_stop:
@@ -162,7 +203,7 @@ def fit_until_turn(
         defocus_curve,
         stop.best_pass,
         reason,
-        sigma | refiner.sigma,
+        found.sigma | refiner.sigma,
     )
 
 

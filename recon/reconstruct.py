@@ -20,7 +20,7 @@ from recon.params import ReconstructionParams
 from recon.result import Curves, ProgressEvent, Reconstruction, Resolution, Stage
 
 if TYPE_CHECKING:
-    from recon.engine import EngineResult
+    from recon.engine import EngineResult, Watcher
 
 MAX_HALF_PASSES = 8
 """Half the electrons are fitted sooner; what comes later is noise that would flatter nobody."""
@@ -65,10 +65,12 @@ def reconstruct(
     *,
     rng_seed: int = 0,
     progress: Progress | None = None,
+    on_pass: "Watcher | None" = None,
 ) -> Reconstruction:
     """Calibrate, reconstruct, stop, and say how good the result is.
 
-    Deterministic for a seed on one machine. ``progress`` is called from the calling thread.
+    Deterministic for a seed on one machine. ``progress`` and ``on_pass`` (which gets the
+    state of the fit after every pass) are called from the calling thread.
 
     Raises
     ------
@@ -88,7 +90,7 @@ def reconstruct(
     if params.engine == "parallax":
         fit = _fit_parallax(dataset, calibrated, rng)
     else:
-        fit = _fit_multislice(dataset, calibrated, params, rng, tell)
+        fit = _fit_multislice(dataset, calibrated, params, rng, tell, on_pass)
     clock.lap("reconstruct")
     tell(ProgressEvent("judge", 0.97, "resolution and verdict"))
     header = dataset.header
@@ -189,6 +191,7 @@ def _fit_multislice(
     params: ReconstructionParams,
     rng: np.random.Generator,
     tell: Progress,
+    on_pass: "Watcher | None",
 ) -> _Fit:
     from recon.engine import fit_fixed, fit_until_turn
     from recon.joint_calibration import slices_for
@@ -207,7 +210,7 @@ def _fit_multislice(
 
     main = fit_until_turn(
         start, patterns, params, rng, during,
-        nominal_thickness_A=dataset.header.nominal_thickness_A,
+        nominal_thickness_A=dataset.header.nominal_thickness_A, on_pass=on_pass,
     )  # fmt: skip
     refined = _refined(calibration, main)
     halves: list[EngineResult] = []
