@@ -105,7 +105,7 @@ class SimulatedSet:
         return np.fft.fft2(self.phase_rad.astype(np.float64)) / self.phase_rad.size
 
     def phase_on(self, shape: tuple[int, int], pixel_A: float, centre_px: Float) -> Float:
-        """True phase on another grid (band-limited by it) with the scan's centre at ``centre_px``."""
+        """True phase on another grid, band-limited by it; scan centre at ``centre_px``."""
         q = [np.fft.fftfreq(n, PIXEL_A) for n in self.phase_rad.shape]
         inside = np.maximum(np.abs(q[0])[:, None], np.abs(q[1])[None]) < 0.5 / pixel_A
         along = [

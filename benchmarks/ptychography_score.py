@@ -80,14 +80,12 @@ def score(made: SimulatedSet, result: Reconstruction) -> Score:
     """All numbers of the specification for one result."""
     judge = Judge(made, result.pixel_size_A, result.scan_centre_px)
     correlation, frc = judge.compare(result.phase_rad)
-    found, case = result.calibration, made.case
-    return Score(
-        correlation, frc,
-        *calibration_errors(
-            made, found.defocus_A.value, result.scan_matrix_A,
-            (found.tilt_row_mrad.value, found.tilt_col_mrad.value), found.thickness_A.value,
-        ),
-    ) if case else None  # fmt: skip
+    found = result.calibration
+    errors = calibration_errors(
+        made, found.defocus_A.value, result.scan_matrix_A,
+        (found.tilt_row_mrad.value, found.tilt_col_mrad.value), found.thickness_A.value,
+    )  # fmt: skip
+    return Score(correlation, frc, *errors)
 
 
 def calibration_errors(

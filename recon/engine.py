@@ -11,7 +11,7 @@ from recon.direct.warm_start import warm_phase
 from recon.errors import ReconError
 from recon.execution import Execution
 from recon.fit_state import FitState
-from recon.joint_calibration import Bench, refine_calibration
+from recon.joint_calibration import Bench, Found, refine_calibration
 from recon.params import ReconstructionParams
 from recon.patterns import Patterns
 from recon.ptychography.experiment import Experiment
@@ -28,8 +28,37 @@ NOMINAL_THICKNESS_TRUST = 0.25
 SETTLED = 4
 """Pass from which a fresh object may judge a calibration that was refined before."""
 
+LATE_STEP = 0.7
+"""Step of the refinement after a calibration stage."""
+
 PassCallback = Callable[[int, float, float, float], None]
 """Called with pass number, part of the pass that is done, fitted and held-out loss."""
+
+
+@dataclass(frozen=True)
+class PassSnapshot:
+    """The fit after a pass, for those who watch; the picture is made only if it is asked for."""
+
+    number: int
+    fitted: float
+    held_out: float
+    experiment: Experiment
+    slices: Tensor
+    scan_centre_px: tuple[float, float]
+
+    @property
+    def pixel_size_A(self) -> float:
+        """Object pixel."""
+        return self.experiment.grid.sampling_A
+
+    def phase(self) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+        """Projected phase, float32 (rows, cols)."""
+        image: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+        image = projected_phase(self.slices, self.experiment).cpu().numpy()
+        return image
+
+
+Watcher = Callable[[PassSnapshot], None]
 
 
 class DeviceError(ReconError):
@@ -110,6 +139,7 @@ def fit_until_turn(
     *,
     nominal_thickness_A: float | None = None,
     execution: Execution | None = None,
+    on_pass: Watcher | None = None,
 ) -> EngineResult:
     """Fit most of the electrons; stop where the likelihood of the others turns; keep the best.
 
@@ -125,35 +155,36 @@ def fit_until_turn(
     prior = experiment
     stop = HeldOutStop(params.patience)
     nan = float("nan")
-    begun = stage.begun()
+    found = Found.from_document(stage.begun(), experiment)
     with worker_threads(settings.threads) as executor:
-        if begun:
-            experiment = experiment.with_numbers(begun["experiment"])
-        elif unknowns and params.calibration_passes:
+        if found is None and unknowns and params.calibration_passes:
             # A prior on slopes has an opinion on the shape of the scan, too: it stays out of this
             plain = replace(settings, variation=0.0)
-            experiment, sigma = refine_calibration(
-                experiment, (fitted, held), unknowns, Bench(plain, device, executor, rng, team),
-                params,
+            found = refine_calibration(
+                experiment, fitted, unknowns, Bench(plain, device, executor, rng, team), params,
                 lambda number: on_progress(number - params.calibration_passes, 1.0, nan, nan),
             )  # fmt: skip
-            begun = {"experiment": experiment.numbers(), "sigma": sigma}
+        found = found or Found(experiment, {})
+        experiment = found.experiment
         sampling = experiment.grid.sampling_A
         canvas = make_canvas(experiment.positions_A(), sampling, patterns.n)
         solver = MultisliceSolver(experiment, canvas, fitted, held, settings, device, team)
         if params.warm_start == "icom":
             solver.start_from(warm_phase(fitted, experiment, canvas))
-        if experiment != prior:
+        calibrated = experiment != prior
+        if calibrated:
             unknowns = tuple(replace(u, first_pass=SETTLED) for u in unknowns)
         if settings.variation:
             unknowns = tuple(u for u in unknowns if u.name not in DISTORTIONS)
-        refiner = Refiner(solver, unknowns, params.refine_patterns, prior=prior)
-        fit = FitState(solver, rng, stop, refiner, begun=begun)
+        refiner = Refiner(
+            solver, unknowns, params.refine_patterns, prior=prior, optimism=found.optimism
+        )
+        fit = FitState(solver, rng, stop, refiner, begun=found.document())
         stage.resume(fit)
         while not fit.reason:
             number = fit.number + 1
             before = fit.losses[-1] if fit.losses else (nan, nan, nan)
-            refiner.step = STEP / (1 + 0.25 * max(number - SETTLED, 0))
+            refiner.step = LATE_STEP if calibrated else STEP
             hook = refiner.begin_pass(number, rng, executor)
             result = solver.run_pass(
                 rng,
@@ -161,9 +192,16 @@ def fit_until_turn(
                 on_batch=lambda part: on_progress(number, part, *before[:2]),  # noqa: B023
                 on_pulls=hook,
             )
-            refiner.end_pass(result)
             fit.number = number
             fit.losses.append((result.fitted, result.held_out, solver.experiment.defocus_A))
+            if on_pass is not None:
+                centre = canvas.scan_centre_px
+                on_pass(
+                    PassSnapshot(
+                        number, result.fitted, result.held_out, solver.experiment,
+                        solver.all_slices(), centre,
+                    )
+                )  # fmt: skip
             if stop.observe(number, result.held_out):
                 fit.keep()
             if stop.should_stop:
@@ -181,7 +219,7 @@ def fit_until_turn(
         defocus_curve,
         stop.best_pass,
         fit.reason,
-        begun.get("sigma", {}) | refiner.sigma,
+        found.sigma | refiner.sigma,
     )
 
 

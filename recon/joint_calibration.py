@@ -1,31 +1,37 @@
 """First stage: find the calibration that the patterns want, on their inner part.
 
-The bright field and what surrounds it determine the global parameters; its 48 pixels instead of 64
-cost half. The object that forms on the way has seen too many electrons under wrong calibrations
-and is thrown away. The number of slices follows the thickness while that is being found.
+The bright field and what surrounds it determine the global parameters and cost less than the whole
+detector. The object that forms on the way has seen too many electrons under wrong calibrations
+and is thrown away. What it leaves is a measured optimism (below), which the second stage gives
+back. The number of slices follows the thickness while that is being found.
 """
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 
-from recon.execution import Team
+from recon.execution import Alone, Team
 from recon.params import ReconstructionParams
 from recon.patterns import Patterns
 from recon.ptychography.experiment import Experiment
+from recon.ptychography.pulls import Pulls, gradient_of
 from recon.ptychography.raster import make_canvas
 from recon.ptychography.refiner import Refiner, mean_of
-from recon.ptychography.solver import MultisliceSolver, SolverSettings
-from recon.ptychography.unknowns import Unknown
+from recon.ptychography.solver import CHUNK, MultisliceSolver, SolverSettings
+from recon.ptychography.unknowns import UNKNOWNS, Unknown
 
 MIN_SLICES, MAX_SLICES = 2, 12
 """Even 6 nm of heavy columns are no thin object: two slices took 0.88 of the truth to 0.96."""
 AVERAGED_PASSES = 2
-REACH = 2.0
+BOOTSTRAP_PASSES = 7
+REACH = 2.6
 """The part of the detector that is used reaches to this multiple of the semi-angle."""
+FLOOR = 0.25
+"""Part of the usual background floor: a high one bends scale, thickness and defocus."""
 SIZES = (24, 32, 40, 48, 54, 64, 72, 80, 96, 108, 128, 144, 160, 192, 216, 256)
 """Fast FFT lengths."""
 
@@ -58,38 +64,57 @@ class Bench:
     device: torch.device
     executor: ThreadPoolExecutor
     rng: np.random.Generator
-    team: Team
+    team: Team = field(default_factory=Alone)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A refined calibration.
+
+    ``sigma`` holds standard deviations of its parameters, the object held fixed; ``optimism`` is
+    what the likelihood gains per ln(area of the scan) by fitting noise.
+    """
+
+    experiment: Experiment
+    sigma: dict[str, float]
+    optimism: float = 0.0
+
+    def document(self) -> dict[str, Any]:
+        """All of it, JSON-ready."""
+        numbers = self.experiment.numbers()
+        return {"experiment": numbers, "sigma": self.sigma, "optimism": self.optimism}
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any], like: Experiment) -> "Found | None":
+        """Read ``document``; None if it is empty."""
+        if not document:
+            return None
+        experiment = like.with_numbers(document["experiment"])
+        return cls(experiment, dict(document["sigma"]), document["optimism"])
 
 
 def refine_calibration(
     start: Experiment,
-    split: tuple[Patterns, Patterns],
+    fitted: Patterns,
     unknowns: tuple[Unknown, ...],
     bench: Bench,
     params: ReconstructionParams,
     on_pass: Callable[[int], None],
-) -> tuple[Experiment, dict[str, float]]:
-    """Find the calibration, with the number of slices that its thickness asks for.
-
-    Parameters
-    ----------
-    split
-        Fitted and held-out electrons; the latter only measure how much noise was fitted.
-
-    Returns
-    -------
-    The refined experiment and the standard deviations of its parameters, object held fixed.
-    """
+) -> Found:
+    """Find the calibration, with the number of slices that its thickness asks for."""
     n = inner_size(start)
     inner = resized(start, n)
     canvas = make_canvas(inner.positions_A(), inner.grid.sampling_A, n)
-    fitted, held = (part.cropped(n) for part in split)
-    solver = MultisliceSolver(inner, canvas, fitted, held, bench.settings, bench.device, bench.team)
+    low = FLOOR * bench.settings.floor_fraction
+    settings = replace(bench.settings, floor_fraction=low)
+    solver = MultisliceSolver(
+        inner, canvas, fitted.cropped(n), None, settings, bench.device, bench.team
+    )
     refiner = Refiner(solver, unknowns, params.refine_patterns)
     path: list[Experiment] = []
     for number in range(1, params.calibration_passes + 1):
         hook = refiner.begin_pass(number, bench.rng, bench.executor)
-        refiner.end_pass(solver.run_pass(bench.rng, bench.executor, on_pulls=hook))
+        solver.run_pass(bench.rng, bench.executor, on_pulls=hook)
         on_pass(number)
         slices = slices_for(solver.experiment.thickness_A, params)
         if solver.tied and slices != solver.experiment.n_slices:
@@ -97,6 +122,49 @@ def refine_calibration(
         if number > params.calibration_passes - AVERAGED_PASSES:
             path += refiner.path
     if not path:
-        return start, {}
+        return Found(start, {})
+    (optimism,) = bench.team.agree([measure_optimism(solver, bench)])
     found = resized(mean_of(path), start.grid.n)
-    return replace(found, n_slices=slices_for(found.thickness_A, params)), refiner.sigma
+    found = replace(found, n_slices=slices_for(found.thickness_A, params))
+    return Found(found, refiner.sigma, optimism)
+
+
+def measure_optimism(solver: MultisliceSolver, bench: Bench) -> float:
+    """How the likelihood pulls at the area of the scan where the scan is known to be right.
+
+    Counts are simulated from the object and calibration of ``solver``; a fresh object is fitted to
+    them with that calibration. Whatever pull remains is not information but the fit's
+    flexibility (a parametric bootstrap of the gradient).
+    """
+    patterns = simulated_counts(solver, bench)
+    fresh = MultisliceSolver(
+        solver.experiment, solver.canvas, patterns, None, solver.settings, bench.device, bench.team
+    )
+    scale = tuple(u for u in UNKNOWNS if u.name == "scale")
+    pull: list[float] = []
+
+    def on_pulls(pulls: Pulls, share: float) -> None:
+        del share  # whole passes are summed
+        pull.append(float(gradient_of(pulls, fresh.experiment, fresh.slices, scale)[0]))
+
+    for number in range(BOOTSTRAP_PASSES):
+        heard = number >= BOOTSTRAP_PASSES - AVERAGED_PASSES
+        fresh.run_pass(bench.rng, bench.executor, on_pulls=on_pulls if heard else None)
+    return -sum(pull) / AVERAGED_PASSES / 2  # d ln(area) / d scale = 2
+
+
+def simulated_counts(solver: MultisliceSolver, bench: Bench) -> Patterns:
+    """Poisson counts of what the solver expects at every position."""
+    transmission = solver.transmission()
+    generator = np.random.default_rng(bench.rng.integers(2**63))
+    pixels, counts = [], []
+    everyone = torch.arange(solver.patterns.n_patterns, device=bench.device)
+    for which in torch.split(everyone, CHUNK):
+        expected = solver.expected(which, transmission).cpu().numpy()
+        drawn = generator.poisson(expected.reshape(len(which), -1))
+        frame, pixel = np.nonzero(drawn)
+        times = drawn[frame, pixel]
+        pixels.append(np.repeat(pixel, times))
+        counts.append(np.bincount(np.repeat(frame, times), minlength=len(which)))
+    indptr = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
+    return replace(solver.patterns, pixel=np.concatenate(pixels), indptr=indptr)

@@ -61,10 +61,10 @@ class ReconstructionParams(BaseModel):
         "rotation_deg", "scale", "stretch", "shear",
     )  # fmt: skip
     """What is refined together with the object; what is fixed above stays."""
-    refine_patterns: Annotated[int, Field(ge=16)] = 160
-    """Patterns per refinement step."""
+    refine_patterns: Annotated[int, Field(ge=16)] = 120
+    """Patterns from which the Fisher information of the refinement is taken."""
 
-    calibration_passes: Annotated[int, Field(ge=0, le=1000)] = 9
+    calibration_passes: Annotated[int, Field(ge=0, le=1000)] = 10
     """Passes over the inner part of the patterns that refine the calibration beforehand."""
 
     max_passes: Annotated[int, Field(ge=1, le=1000)] = 16

@@ -22,7 +22,7 @@ from recon.result import Curves, ProgressEvent, Reconstruction, Resolution, Stag
 
 if TYPE_CHECKING:
     from recon.direct.phase import DirectEngine
-    from recon.engine import EngineResult
+    from recon.engine import EngineResult, Watcher
     from recon.execution import Execution
 
 MAX_HALF_PASSES = 8
@@ -67,17 +67,28 @@ class _Fit:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Watch:
+    """Who hears of a fit, and how it is carried out."""
+
+    tell: Progress
+    on_pass: "Watcher | None"
+    execution: "Execution | None"
+
+
 def reconstruct(
     dataset: Dataset4D,
     params: ReconstructionParams | None = None,
     *,
     rng_seed: int = 0,
     progress: Progress | None = None,
+    on_pass: "Watcher | None" = None,
     execution: "Execution | None" = None,
 ) -> Reconstruction:
     """Calibrate, reconstruct, stop, and say how good the result is.
 
-    Deterministic for a seed on one machine. ``progress`` is called from the calling thread.
+    Deterministic for a seed on one machine. ``progress`` and ``on_pass`` (which gets the
+    state of the fit after every pass) are called from the calling thread.
     ``execution`` says with which other processes and checkpoints; default: alone and without.
 
     Raises
@@ -98,7 +109,8 @@ def reconstruct(
     if params.engine != "multislice":
         fit = _fit_direct(dataset, calibrated, params, params.engine, rng)
     else:
-        fit = _fit_multislice(dataset, calibrated, params, rng, tell, execution)
+        watch = _Watch(tell, on_pass, execution)
+        fit = _fit_multislice(dataset, calibrated, params, rng, watch)
     clock.lap("reconstruct")
     tell(ProgressEvent("judge", 0.97, "resolution and verdict"))
     header = dataset.header
@@ -204,8 +216,7 @@ def _fit_multislice(
     calibrated: Calibrated,
     params: ReconstructionParams,
     rng: np.random.Generator,
-    tell: Progress,
-    execution: "Execution | None",
+    watch: "_Watch",
 ) -> _Fit:
     from recon.engine import fit_fixed, fit_until_turn
     from recon.joint_calibration import slices_for
@@ -213,6 +224,7 @@ def _fit_multislice(
     from recon.ptychography.raster import make_canvas
     from recon.solvers.fit import BesideResult, Repeat, fit_beside
 
+    tell, execution = watch.tell, watch.execution
     patterns, calibration = calibrated.patterns, calibrated.calibration
     n_slices = slices_for(calibration.thickness_A.value, params)
     start = Experiment.of(dataset.header, patterns, calibration, n_slices)
@@ -233,6 +245,7 @@ def _fit_multislice(
         main = fit_until_turn(
             start, patterns, params, rng, during,
             nominal_thickness_A=dataset.header.nominal_thickness_A, execution=execution,
+            on_pass=watch.on_pass,
         )  # fmt: skip
         start, refined = main.experiment, _refined(calibration, main)
     if params.beside_default:

@@ -11,9 +11,8 @@ inverse variances of what is known beforehand.
 
 b undoes an optimism. A larger raster has more object pixels, which fit the noise better: thousands
 of incidental parameters pull the scale of the scan by per cents (Neyman & Scott, Econometrica 16
-(1948) 1). Of the nu electrons' worth of likelihood that fitted patterns are explained better than
-held-out ones, the part that grows with the scanned area A is given back:
-b = kappa nu d(ln A) / 2 d theta, kappa between 1 and 2 for a shrunken fit.
+(1948) 1), and an object that has not formed yet pulls it back. How much is not guessed but
+measured, on simulated counts whose calibration is known: see ``recon.joint_calibration``.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,15 +29,16 @@ from recon.ptychography.experiment import Experiment, agreed
 from recon.ptychography.frame import FrameChange, moved
 from recon.ptychography.joint import Fitted, information
 from recon.ptychography.pulls import Pulls, gradient_of
-from recon.ptychography.solver import MultisliceSolver, PassResult
+from recon.ptychography.solver import MultisliceSolver
 from recon.ptychography.unknowns import THICKNESS_RANGE, Unknown, nudged, value_of
 
 Float = NDArray[np.float64]
 STEP, MOMENTUM = 2.0, 0.8
 BATCHES_PER_STEP = 4
-KAPPA = 1.4
+RENEWED_EVERY = 3
+"""Passes for which a Fisher information serves."""
 PULLS = fields(Pulls)
-PATIENCE_PX = 0.02
+PATIENCE_PX = 0.04
 """The object is moved after its frame when a corner is off by this much."""
 
 
@@ -59,22 +59,25 @@ class Refiner:
         *,
         prior: Experiment | None = None,
         step: float = STEP,
+        optimism: float = 0.0,
     ) -> None:
         self.solver = solver
         self.unknowns = unknowns
         self.prior = prior or solver.experiment
         self.patterns_per_step = patterns_per_step
         self.step = step
+        self.optimism = optimism
+        """What the loss gains, without being right, per ln(area) of the scan."""
         self.sigma: dict[str, float] = {}
         """Standard deviations with the object held fixed: lower bounds."""
         self.path: list[Experiment] = []
         """The calibration after every step of the last pass."""
         self._active: tuple[Unknown, ...] = ()
+        self._informed: tuple[Unknown, ...] = ()
         self._velocity: dict[str, float] = {u.name: 0.0 for u in unknowns}
         self._object_frame = solver.experiment
         self._sums: Pulls | None = None
         self._count, self._share = 0, 0.0
-        self._optimism = 0.0
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What the coming steps depend on: batches that wait for a step, and numbers."""
@@ -85,7 +88,9 @@ class Refiner:
             "velocity": self._velocity,
             "object_frame": self._object_frame.numbers(),
             "waiting": [self._count, self._share],
-            "optimism": self._optimism,
+            "informed": [u.name for u in self._informed],
+            "precision": self._precision.tolist() if self._informed else [],
+            "damped": self._damped.tolist() if self._informed else [],
         }
 
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
@@ -93,7 +98,9 @@ class Refiner:
         self.sigma, self._velocity = dict(numbers["sigma"]), dict(numbers["velocity"])
         self._object_frame = self.solver.experiment.with_numbers(numbers["object_frame"])
         self._count, self._share = numbers["waiting"]
-        self._optimism = numbers["optimism"]
+        self._informed = tuple(u for u in self.unknowns if u.name in numbers["informed"])
+        self._precision = np.array(numbers["precision"])
+        self._damped = np.array(numbers["damped"])
         self._sums = Pulls(**tensors) if tensors else None
 
     def begin_pass(
@@ -107,6 +114,12 @@ class Refiner:
             return None
         solver = self.solver
         solver.recalibrate(solver.experiment)
+        if self._active != self._informed or pass_number % RENEWED_EVERY == 0:
+            self._renew_information(rng, executor)
+        return self._on_pulls
+
+    def _renew_information(self, rng: np.random.Generator, executor: ThreadPoolExecutor) -> None:
+        solver = self.solver
         fit = Fitted(
             experiment=solver.experiment,
             canvas=solver.canvas,
@@ -126,14 +139,7 @@ class Refiner:
         self._damped = fisher + np.diag(self._precision)
         sigma = np.sqrt(np.diag(np.linalg.inv(self._damped)))
         self.sigma = {u.name: float(s) for u, s in zip(self._active, sigma, strict=True)}
-        return self._on_pulls
-
-    def end_pass(self, result: PassResult) -> None:
-        """Hear how much better the fitted electrons are explained than the held-out ones."""
-        solver = self.solver
-        if solver.electrons_held:
-            same_units = result.held_out + np.log(solver.electrons_held / solver.electrons)
-            self._optimism = max(0.0, float(same_units) - result.fitted) * solver.electrons
+        self._informed = self._active
 
     def _on_pulls(self, pulls: Pulls, share: float) -> None:
         """Collect batches; take a step after every few."""
@@ -174,7 +180,7 @@ class Refiner:
     def _optimism_slope(self, here: Experiment) -> Float:
         area = np.array([_log_area(nudged(here, u.name, u.nudge)) for u in self._active])
         nudges = np.array([u.nudge for u in self._active])
-        slope: Float = KAPPA * self._optimism / 2 * (area - _log_area(here)) / nudges
+        slope: Float = self.optimism * (area - _log_area(here)) / nudges
         return slope
 
     def _settle(self) -> None:

@@ -28,7 +28,7 @@ from recon.patterns import Patterns
 from recon.ptychography.counts import CountStore
 from recon.ptychography.experiment import Experiment
 from recon.ptychography.likelihood import poisson_factor, poisson_loss
-from recon.ptychography.multislice import backward, forward, overlap
+from recon.ptychography.multislice import Waves, backward, forward, overlap
 from recon.ptychography.optics import shifted_probes
 from recon.ptychography.pulls import Pulls
 from recon.ptychography.raster import SUB_PIXEL_STEPS, Canvas, place
@@ -263,17 +263,27 @@ class MultisliceSolver:
         full = self._gradient_of(parts) if gradient is None else gradient
         return Pulls(aperture, propagator, lever, full)
 
-    def chunk_of(self, which: Tensor, transmission: Tensor, *, with_pulls: bool) -> "Chunk":
-        """Likelihood and gradients of some patterns with the object as it is."""
+    def _send(
+        self, which: Tensor, transmission: Tensor, *, keep_spectra: bool
+    ) -> tuple[Tensor, Tensor, Tensor, Waves]:
+        """Windows, probes, transmission functions and waves of some patterns."""
         n = self.patterns.n
         window = self.raster.window(which, n, self.canvas.shape[1]).view(-1)
         flat = transmission.view(len(transmission), -1)
         slices = torch.stack([layer.index_select(0, window) for layer in flat])
         slices = slices.view(-1, len(which), n, n)
         slices = slices.expand(self.experiment.n_slices, -1, -1, -1)
-        index = self.raster.shift_index[which]
-        probes = self.probes[index][:, None]
-        waves = forward(probes, slices, self.H, keep_spectra=with_pulls)
+        probes = self.probes[self.raster.shift_index[which]][:, None]
+        return window, probes, slices, forward(probes, slices, self.H, keep_spectra=keep_spectra)
+
+    def expected(self, which: Tensor, transmission: Tensor) -> Tensor:
+        """Expected electrons of some patterns, float32, (batch, n, n)."""
+        waves = self._send(which, transmission, keep_spectra=False)[3]
+        return waves.intensity() * self.measured
+
+    def chunk_of(self, which: Tensor, transmission: Tensor, *, with_pulls: bool) -> "Chunk":
+        """Likelihood and gradients of some patterns with the object as it is."""
+        window, probes, slices, waves = self._send(which, transmission, keep_spectra=with_pulls)
         intensity = waves.intensity()
         counts = self.counts.dense(which)
         factor = poisson_factor(intensity, counts, self.measured, self.floor)

@@ -8,6 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recon.joint_calibration import (
+    Bench,
+    inner_size,
+    measure_optimism,
+    resized,
+    simulated_counts,
+    slices_for,
+)
+from recon.params import ReconstructionParams
 from recon.patterns import Patterns
 from recon.ptychography.experiment import Experiment
 from recon.ptychography.frame import FrameChange, moved
@@ -83,9 +92,9 @@ def test_the_pulls_are_the_derivatives_by_every_global_parameter(
             per_pattern=solver.per_pattern,
             floor=solver.floor,
         )
-        small = tuple(replace(u, nudge=u.nudge / 2) for u in UNKNOWNS)
+        small = tuple(replace(u, nudge=u.nudge / 30) for u in UNKNOWNS)
         expected, fisher = information(fit, small, which, executor)
-    np.testing.assert_array_less(np.abs(found - expected) / np.sqrt(np.diag(fisher)), 0.05)
+    np.testing.assert_array_less(np.abs(found - expected) / np.sqrt(np.diag(fisher)), 0.1)
     assert np.abs(expected / np.sqrt(np.diag(fisher))).max() > 2
 
 
@@ -154,3 +163,43 @@ def test_cropped_patterns_keep_the_inner_electrons(rng: np.random.Generator) -> 
     frame = np.repeat(np.arange(5), np.diff(inner.indptr))
     dense = np.bincount(frame * 100 + inner.pixel, minlength=500).reshape(5, 10, 10)
     np.testing.assert_array_equal(np.fft.fftshift(dense, axes=(1, 2)), counts[:, 3:13, 3:13])
+
+
+def test_simulated_counts_are_poisson_about_what_is_expected(rng: np.random.Generator) -> None:
+    counts = rng.poisson(0.5, size=(63, 32, 32))
+    solver = solver_with(counts, tied=True, rng=rng)
+    with worker_threads(1) as executor:
+        bench = Bench(solver.settings, torch.device("cpu"), executor, rng)
+        drawn = [simulated_counts(solver, bench) for _ in range(30)]
+    expected = solver.expected(torch.arange(63), solver.transmission()).numpy()
+    for patterns in drawn[:2]:
+        assert len(patterns.indptr) == 64
+        assert patterns.n_electrons == patterns.indptr[-1]
+    totals = np.array([np.diff(p.indptr) for p in drawn])
+    assert totals.mean() == pytest.approx(expected.sum(axis=(1, 2)).mean(), rel=0.01)
+    assert totals.var(axis=0).mean() == pytest.approx(totals.mean(), rel=0.15)
+
+
+def test_the_fit_of_noise_likes_a_larger_scan(rng: np.random.Generator) -> None:
+    """Incidental parameters: the pull towards a larger area is there though the scan is right."""
+    counts = rng.poisson(1.0, size=(63, 32, 32))
+    solver = solver_with(counts, tied=True, rng=rng)
+    with worker_threads(1) as executor:
+        bench = Bench(solver.settings, torch.device("cpu"), executor, rng)
+        pulls = [measure_optimism(solver, bench) for _ in range(3)]
+    assert np.mean(pulls) > 0
+
+
+def test_slices_follow_the_thickness() -> None:
+    params = ReconstructionParams(slice_thickness_A=50.0)
+    assert slices_for(201.0, params) == 5
+    assert slices_for(10.0, params) == 2
+    assert slices_for(1e5, params) == 12
+    assert slices_for(201.0, params.model_copy(update={"n_slices": 1})) == 1
+
+
+def test_a_resized_experiment_sees_the_same_window() -> None:
+    inner = resized(EXPERIMENT, 24)
+    assert inner.grid.n * inner.grid.sampling_A == pytest.approx(32 * 0.45)
+    assert inner_size(replace(EXPERIMENT, k_edge_A=0.2)) < 32
+    assert inner_size(replace(EXPERIMENT, k_edge_A=0.9)) == 32
