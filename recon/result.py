@@ -90,6 +90,8 @@ class Reconstruction:
     source_sha256: str = ""
     rng_seed: int = 0
     timings_s: dict[str, float] = field(default_factory=dict)
+    phase_sigma_rad: Float32 | None = None
+    """Standard deviation of ``phase_rad`` by the counts alone, from the half sets."""
 
     def scanned_field(self, border_A: float = 0.0) -> tuple[slice, slice]:
         """Largest upright rectangle of ``phase_rad`` inside the scan, less a border."""
@@ -120,7 +122,11 @@ class Reconstruction:
                 "effective_electrons": self.resolution.effective_electrons,
             },
             "calibration": calibration
-            | {"affine": self.calibration.affine, "mirrored": self.calibration.mirrored},
+            | {
+                "affine": self.calibration.affine,
+                "affine_sigma": _clean(self.calibration.affine_sigma),
+                "mirrored": self.calibration.mirrored,
+            },
             "passes": self.passes,
             "best_pass": self.best_pass,
             "stopped_because": self.stopped_because,
