@@ -45,6 +45,8 @@ class Calibration:
     thickness_A: Measured
     affine: tuple[tuple[float, float], tuple[float, float]] = ((1.0, 0.0), (0.0, 1.0))
     mirrored: bool = False
+    affine_sigma: float = float("nan")
+    """Standard deviation of each element of the distortion."""
 
     @property
     def centre_px(self) -> tuple[float, float]:
@@ -56,10 +58,13 @@ class Calibration:
         values: Mapping[str, Measured],
         *,
         affine: tuple[tuple[float, float], tuple[float, float]],
+        affine_sigma: float = float("nan"),
     ) -> "Calibration":
         """Return this calibration with some numbers measured anew."""
         present = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Calibration(**(present | dict(values) | {"affine": affine}))
+        return Calibration(
+            **(present | dict(values) | {"affine": affine, "affine_sigma": affine_sigma})
+        )
 
     def measured(self) -> dict[str, Measured]:
         """Every number with its sigma and source, by name."""

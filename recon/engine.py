@@ -28,7 +28,7 @@ NOMINAL_THICKNESS_TRUST = 0.25
 SETTLED = 4
 """Pass from which a fresh object may judge a calibration that was refined before."""
 
-LATE_STEP = 0.7
+LATE_STEP = 1.0
 """Step of the refinement after a calibration stage."""
 
 PassCallback = Callable[[int, float, float, float], None]

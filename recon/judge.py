@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from recon.calibration import Calibration
 from recon.dataset import ScanHeader
@@ -11,6 +12,8 @@ from recon.metrics import RingCorrelation, Spot, lattice_limit_A, lattice_spots,
 from recon.result import Resolution
 
 Image = NDArray[np.float32]
+ERROR_MAP_A = 1.5
+"""Width of the neighbourhood (Gaussian sigma) over which the halves' differences are averaged."""
 
 
 def measure_resolution(
@@ -49,6 +52,17 @@ def _resolution(frc: RingCorrelation | None, spots: list[Spot], electrons: float
     )
 
 
+def error_map(first: Image, second: Image, sampling_A: float) -> Image:
+    """Standard deviation of the full reconstruction, float32 like the halves, radians.
+
+    Two independent halves differ by twice the standard deviation of their mean; the mean square is
+    taken over ``ERROR_MAP_A``. Errors that both halves share (calibration, model) are not in it.
+    """
+    square = (first.astype(np.float64) - second) ** 2 / 4
+    smooth = gaussian_filter(square, ERROR_MAP_A / sampling_A, mode="nearest")
+    return np.sqrt(np.maximum(smooth, 0)).astype(np.float32)
+
+
 def judge_verdict(header: ScanHeader, calibration: Calibration, resolution: Resolution) -> str:
     """One or two sentences that a microscopist would say about the result."""
     parts = []
@@ -68,6 +82,10 @@ def judge_verdict(header: ScanHeader, calibration: Calibration, resolution: Reso
     c12 = math.hypot(calibration.C12a_A.value, calibration.C12b_A.value) / 10
     parts.append("astigmatism small" if c12 < 2 else f"astigmatism {c12:.1f} nm")
     thickness = calibration.thickness_A
-    parts.append(f"thickness {thickness.value / 10:.0f} nm ({thickness.source})")
+    spread = f" ± {thickness.sigma / 10:.1f}" if math.isfinite(thickness.sigma) else ""
+    parts.append(f"thickness {thickness.value / 10:.0f}{spread} nm ({thickness.source})")
+    tilt = math.hypot(calibration.tilt_row_mrad.value, calibration.tilt_col_mrad.value)
+    if calibration.tilt_row_mrad.source == "joint":
+        parts.append(f"specimen tilted by {tilt:.1f} mrad")
     text = "; ".join(parts) + "."
     return text[0].upper() + text[1:]

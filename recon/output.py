@@ -106,6 +106,8 @@ def write_hdf5(result: Reconstruction, path: Path, *, vacuum: VacuumProbe | None
         phase.attrs["pixel_size_A"] = result.pixel_size_A
         phase.attrs["scan_centre_px"] = result.scan_centre_px
         phase.attrs["units"] = "rad"
+        if result.phase_sigma_rad is not None:
+            file["phase_sigma_rad"] = result.phase_sigma_rad
         slices = file.create_dataset("slices_phase_rad", data=result.slices_phase_rad)
         slices.attrs["slab_A"] = result.calibration.thickness_A.value / len(result.slices_phase_rad)
         file["probe"] = result.probe
@@ -144,7 +146,7 @@ def _write_calibration(group: h5py.Group, result: Reconstruction) -> None:
     group["tilt_mrad"].attrs["sigma"] = [axis.sigma for axis in tilt]
     group["tilt_mrad"].attrs["source"] = tilt[0].source
     group["affine"] = np.array(result.calibration.affine)
-    group["affine"].attrs["sigma"] = np.nan
+    group["affine"].attrs["sigma"] = result.calibration.affine_sigma
     group["affine"].attrs["source"] = result.calibration.rotation_deg.source
     group["mirrored"] = result.calibration.mirrored
 

@@ -14,7 +14,7 @@ from recon.calibrate import Calibrated, calibrate
 from recon.calibration import Calibration, Measured
 from recon.dataset import Dataset4D
 from recon.geometry import rotation_matrix, scan_positions_A, scanned_rectangle
-from recon.judge import judge_verdict, measure_resolution
+from recon.judge import error_map, judge_verdict, measure_resolution
 from recon.metrics import RingCorrelation, Spot
 from recon.parallax import phase_image, resample
 from recon.params import ReconstructionParams
@@ -132,6 +132,7 @@ def reconstruct(
         params=params,
         calibration=fit.calibration,
         phase_rad=fit.phase,
+        phase_sigma_rad=None if fit.halves is None else error_map(*fit.halves, fit.pixel_size_A),
         slices_phase_rad=fit.slices,
         pixel_size_A=fit.pixel_size_A,
         scan_centre_px=fit.scan_centre_px,
@@ -323,4 +324,6 @@ def _refined(calibration: Calibration, main: "EngineResult") -> Calibration:
         for name, value in values.items()
         if name in sigma
     }
-    return calibration.changed(changes, affine=experiment.affine)
+    strain = [sigma[name] for name in ("scale", "stretch", "shear") if name in sigma]
+    spread = float(np.hypot.reduce(strain)) if strain else float("nan")
+    return calibration.changed(changes, affine=experiment.affine, affine_sigma=spread)

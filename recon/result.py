@@ -104,6 +104,8 @@ class Reconstruction:
     """What was believed before the counts were seen."""
     lattice_residual_rad: Float32 | None = None
     """What a lattice average left out, projected, like ``phase_rad``."""
+    phase_sigma_rad: Float32 | None = None
+    """Standard deviation of ``phase_rad`` by the counts alone, from the half sets."""
 
     def scanned_field(self, border_A: float = 0.0) -> tuple[slice, slice]:
         """Largest upright rectangle of ``phase_rad`` inside the scan, less a border."""
@@ -134,7 +136,11 @@ class Reconstruction:
                 "effective_electrons": self.resolution.effective_electrons,
             },
             "calibration": calibration
-            | {"affine": self.calibration.affine, "mirrored": self.calibration.mirrored},
+            | {
+                "affine": self.calibration.affine,
+                "affine_sigma": _clean(self.calibration.affine_sigma),
+                "mirrored": self.calibration.mirrored,
+            },
             "passes": self.passes,
             "best_pass": self.best_pass,
             "stopped_because": self.stopped_because,

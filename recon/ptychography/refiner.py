@@ -12,7 +12,10 @@ inverse variances of what is known beforehand.
 b undoes an optimism. A larger raster has more object pixels, which fit the noise better: thousands
 of incidental parameters pull the scale of the scan by per cents (Neyman & Scott, Econometrica 16
 (1948) 1), and an object that has not formed yet pulls it back. How much is not guessed but
-measured, on simulated counts whose calibration is known: see ``recon.joint_calibration``.
+measured, on simulated counts whose calibration is known: see ``recon.joint_calibration``. The
+simulated specimen is not the real one, so that b is believed to a half only. Where this doubt is
+larger than the information, the nominal scan step (to one per cent) decides: with an uncertainty d
+of the force, curvature F and prior precision P, the posterior is that of a precision d^2 P / F.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,6 +38,11 @@ from recon.ptychography.unknowns import THICKNESS_RANGE, Unknown, nudged, value_
 Float = NDArray[np.float64]
 STEP, MOMENTUM = 2.0, 0.8
 BATCHES_PER_STEP = 4
+DOUBT = 0.5
+"""Relative uncertainty of the measured optimism."""
+NOMINAL_SCALE_SIGMA = 0.01
+CURVATURE_LEFT = 0.1
+"""Part of the Fisher information that an adapting object leaves, seen in simulations."""
 RENEWED_EVERY = 3
 """Passes for which a Fisher information serves."""
 PULLS = fields(Pulls)
@@ -69,7 +77,7 @@ class Refiner:
         self.optimism = optimism
         """What the loss gains, without being right, per ln(area) of the scan."""
         self.sigma: dict[str, float] = {}
-        """Standard deviations with the object held fixed: lower bounds."""
+        """Standard deviations by the counts, with what the adapting object leaves of them."""
         self.path: list[Experiment] = []
         """The calibration after every step of the last pass."""
         self._active: tuple[Unknown, ...] = ()
@@ -136,8 +144,9 @@ class Refiner:
         _, fisher = information(fit, self._active, which, executor)
         fisher *= solver.patterns.n_patterns / count
         self._precision = np.array([u.prior_sigma**-2 for u in self._active])
-        self._damped = fisher + np.diag(self._precision)
-        sigma = np.sqrt(np.diag(np.linalg.inv(self._damped)))
+        self._doubt = self._doubted(fisher)
+        self._damped = fisher + np.diag(self._precision + self._doubt)
+        sigma = np.sqrt(np.diag(np.linalg.inv(CURVATURE_LEFT * self._damped)))
         self.sigma = {u.name: float(s) for u, s in zip(self._active, sigma, strict=True)}
         self._informed = self._active
 
@@ -158,6 +167,7 @@ class Refiner:
         gradient = gradient_of(sums, here, solver.slices, active)
         off = np.array([value_of(here, u.name) - value_of(self.prior, u.name) for u in active])
         known = self._precision * off + self._optimism_slope(here)
+        known += self._doubt * (_log_area(here) / 2 - np.log(here.scan_step_A))
         newton = np.linalg.solve(self._damped, gradient + self._share * known)
         velocity = np.array([self._velocity[u.name] for u in active])
         velocity = MOMENTUM * velocity - self.step * newton
@@ -176,6 +186,18 @@ class Refiner:
         change = FrameChange.between(self._object_frame, experiment)
         if change.furthest_px(solver.canvas) > PATIENCE_PX:
             self._settle()
+
+    def _doubted(self, fisher: Float) -> Float:
+        """Precision with which the nominal scan step replaces what optimism spoils, (unknown,)."""
+        doubt = 2 * DOUBT * self.optimism
+        return np.array(
+            [
+                doubt**2 / (NOMINAL_SCALE_SIGMA**2 * CURVATURE_LEFT * max(fisher[i, i], 1.0))
+                if unknown.name == "scale"
+                else 0.0
+                for i, unknown in enumerate(self._active)
+            ]
+        )
 
     def _optimism_slope(self, here: Experiment) -> Float:
         area = np.array([_log_area(nudged(here, u.name, u.nudge)) for u in self._active])

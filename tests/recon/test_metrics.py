@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import fourier_shift
 
+from recon.judge import error_map
 from recon.metrics import (
     RingCorrelation,
     Spot,
@@ -87,3 +88,14 @@ def test_registration_undoes_a_shift_and_a_plane(rng: np.random.Generator) -> No
     moved = 3 * moved + np.linspace(0, 5, SHAPE[1])
     assert registered_correlation(image, moved, 8) > 0.99
     assert registered_correlation(image, rng.normal(size=SHAPE), 8) < 0.3
+
+
+def test_the_error_map_is_the_noise_of_the_mean_of_two_halves(rng: np.random.Generator) -> None:
+    truth = lattice(7.0, 3)
+    level = np.where(np.arange(SHAPE[1]) < 50, 0.2, 0.6)
+    halves = [
+        (truth + rng.normal(size=SHAPE) * level * 2**0.5).astype(np.float32) for _ in range(2)
+    ]
+    sigma = error_map(halves[0], halves[1], PIXEL_A)
+    assert sigma[:, 10:40].mean() == pytest.approx(0.2, rel=0.1)
+    assert sigma[:, 65:].mean() == pytest.approx(0.6, rel=0.1)
