@@ -304,11 +304,15 @@ def _spot_gain(scene: Scene) -> float:
 
 
 def _merit(fit: StructureFit) -> float:
-    """Gain times the part of the attainable: centres hide different pixels, gains alone mislead."""
+    """Gain times the parts of the attainable and of the spots that are explained.
+
+    About each centre other pixels are hidden and other spots found, so that gains alone mislead.
+    """
     if not fit.explanations:
         return -1.0
     best = fit.explanations[0].summit
-    return max(best.pose.log_gain, 0.0) * _quality(best)
+    _, part = explained_spots(fit.scene.spots, best)
+    return max(best.pose.log_gain, 0.0) * _quality(best) * part
 
 
 def _polished(task: Task, scene: Scene, candidates: list[Candidate]) -> list[Pose]:
