@@ -30,9 +30,10 @@ from controller.perception.alignment.structure_known import (
     StructureFit,
     explained_spots,
     fit_structure,
+    is_all_explained,
     opacity,
 )
-from controller.perception.alignment.task import Task
+from controller.perception.alignment.task import Task, is_small
 
 Array = NDArray[np.float64]
 
@@ -189,6 +190,11 @@ def _judged(task: Task, fit: StructureFit, *, effort: Effort) -> TiltEstimate:
     thick, spread = opacity(fit.scene, pose), _spread_mrad(fit.explanations)
     wanted = _further_electrons(task.pattern.electrons, pose.log_gain, gap)
     reason = _doubt(pose.log_gain, gap, explained, quality, wanted) or _too_far(theta)
+    if not reason and is_small(task.structure) and not is_all_explained(spots, summit):
+        reason = (
+            f"the best orientation explains {100 * explained:.0f} % of the spots; of so small a "
+            f"cell the right one explains all: measure again after a small tilt"
+        )
     found = np.stack([spots.x_px, spots.y_px], 1)
     dark = (summit.expected < 1.0) & (summit.counted < 3.0)
     return replace(

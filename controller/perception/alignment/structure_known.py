@@ -79,6 +79,9 @@ _MOSTLY_EXPLAINED = 0.6
 """Part of the spots that lie on lit nodes at which the centre is right, whatever the quality."""
 _AROUND_RAD, _AROUND_STEP_RAD = 6.0e-3, 0.9e-3
 _CLOSE_RAD, _CLOSE_STEP_RAD = 1.5e-3, 0.4e-3
+_RIVALS_LOOKED_AT = 2
+_ALL_SPOTS = 0.92
+"""Part of the counts in spots that the right orientation of a small cell predicts, at least."""
 _ALL_EXPLAINED = 0.85
 """Part of the attainable gain that only the right top reaches."""
 _DOUBTFUL = 0.5
@@ -270,6 +273,13 @@ def _looked_around(fit: StructureFit, model: BlochModel) -> StructureFit:
             tops += tops_around(
                 fit.scene, model, near, radius_rad=_CLOSE_RAD, step_rad=_CLOSE_STEP_RAD, most=3
             )
+    if is_small(structure) and not is_all_explained(fit.scene.spots, tops[0]):
+        for e in fit.explanations[1 : 1 + _RIVALS_LOOKED_AT]:
+            if np.isfinite(e.summit.quality):
+                tops += tops_around(
+                    fit.scene, model, e.summit, radius_rad=_AROUND_RAD, step_rad=_AROUND_STEP_RAD,
+                    most=3,
+                )  # fmt: skip
     tops = sorted(tops, key=lambda s: -s.pose.log_gain)[:2]
     more = [_explain(structure, finished(fit.scene, model, s, beams=_BEAMS)) for s in tops]
     ranked = sorted([*more, *fit.explanations], key=lambda e: -e.summit.pose.log_gain)
@@ -294,11 +304,15 @@ def _spot_gain(scene: Scene) -> float:
 
 
 def _merit(fit: StructureFit) -> float:
-    """Gain times the part of the attainable: centres hide different pixels, gains alone mislead."""
+    """Gain times the parts of the attainable and of the spots that are explained.
+
+    About each centre other pixels are hidden and other spots found, so that gains alone mislead.
+    """
     if not fit.explanations:
         return -1.0
     best = fit.explanations[0].summit
-    return max(best.pose.log_gain, 0.0) * _quality(best)
+    _, part = explained_spots(fit.scene.spots, best)
+    return max(best.pose.log_gain, 0.0) * _quality(best) * part
 
 
 def _polished(task: Task, scene: Scene, candidates: list[Candidate]) -> list[Pose]:
@@ -380,6 +394,14 @@ def explained_spots(spots: Spots, summit: Summit) -> tuple[NDArray[np.bool_], fl
     weight = np.where(near_direct < 4.0 * spots.sigma_px + 2.0, 0.0, weight)
     used |= near_direct < 2.0
     return used, float(weight[used].sum() / max(float(weight.sum()), 1e-9))
+
+
+def is_all_explained(spots: Spots, summit: Summit) -> bool:
+    """Whether a small cell's few spots are all where it has some.
+
+    One orientation of many explains a part of them by chance.
+    """
+    return explained_spots(spots, summit)[1] >= _ALL_SPOTS or summit.quality >= _ALL_EXPLAINED
 
 
 def opacity(scene: Scene, pose: Pose) -> float:
