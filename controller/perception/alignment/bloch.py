@@ -28,6 +28,7 @@ Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Complex = NDArray[np.complex128]
 
+_LIT_INV_A = 0.03
 _MOST_WEAK = 200
 _MOST_PERTURBING = 600
 _DAMPING = 2.0
@@ -67,6 +68,11 @@ class BeamSet:
 
     strong: Integers
     """Rows of the model's arrays, (m,)."""
+    lit: Integers
+    """Which of the strong beams are near enough to the sphere to be seen, places in ``strong``.
+
+    The others matter to these, but would read counts of the spots that they happen to cover.
+    """
     weak: Integers
     """Rows of the model's arrays, (w,)."""
     matrix: Complex | Array
@@ -87,10 +93,11 @@ def select_beams(
     most = min(most, max(int((reach > 0.0004).sum()), 20))
     strong, rest = np.sort(near[order[:most]]), near[order[most:]]
     weak = rest[np.abs(s[rest]) < 0.006][:_MOST_WEAK]
+    lit = np.flatnonzero(np.abs(s[strong]) < _LIT_INV_A + 1.5 * model.potential[strong])
     matrix = _perturbed(model, strong, rest[:_MOST_PERTURBING], s, inverted)
     if np.abs(matrix.imag).max(initial=0.0) < 1e-9 * np.abs(matrix.real).max(initial=1.0):
-        return BeamSet(strong, weak, np.ascontiguousarray(matrix.real))
-    return BeamSet(strong, weak, matrix)
+        return BeamSet(strong, lit, weak, np.ascontiguousarray(matrix.real))
+    return BeamSet(strong, lit, weak, matrix)
 
 
 def _perturbed(
@@ -165,6 +172,11 @@ class Waves:
         return np.concatenate([strong, weak])
 
 
+def seen(beams: BeamSet) -> Integers:
+    """Rows of the model's arrays of the beams that `Waves` tells of, strong first."""
+    return np.concatenate([beams.strong[beams.lit], beams.weak])
+
+
 def solve(model: BlochModel, beams: BeamSet, orientation: Array) -> Waves:
     """One eigen-solution of the set, which holds all thicknesses."""
     rows = np.concatenate([beams.strong, beams.weak])
@@ -174,9 +186,9 @@ def solve(model: BlochModel, beams: BeamSet, orientation: Array) -> Waves:
     a[np.arange(m + 1), np.arange(m + 1)] += np.concatenate([[0.0], 2.0 * model.wavenumber * s[:m]])
     values, vectors = eigh(a, check_finite=False, overwrite_a=True, driver="evd")
     q = (model.potential[beams.weak] / model.wavenumber) ** 2
-    return Waves(
-        gx, gy, values / model.wavenumber, vectors[1:] * vectors[0].conj()[None, :], s[m:], q
-    )
+    shown = np.concatenate([beams.lit, np.arange(m, len(rows))])
+    waves = vectors[1 + beams.lit] * vectors[0].conj()[None, :]
+    return Waves(gx[shown], gy[shown], values / model.wavenumber, waves, s[m:], q)
 
 
 def relrods(model: BlochModel, beams: BeamSet, orientation: Array) -> Waves:
@@ -184,11 +196,10 @@ def relrods(model: BlochModel, beams: BeamSet, orientation: Array) -> Waves:
 
     Intensities are in units of the weak coupling, which any scale absorbs.
     """
-    rows = np.concatenate([beams.strong, beams.weak])
+    rows = seen(beams)
     gx, gy, s = excitation(model.g[rows], orientation, model.wavenumber)
     q = (model.potential[rows] / model.wavenumber) ** 2
-    nothing = np.empty(0)
-    return Waves(gx, gy, nothing, np.empty((0, 0)), s, _WEAK * q)
+    return Waves(gx, gy, np.empty(0), np.empty((0, 0)), s, _WEAK * q)
 
 
 @cache

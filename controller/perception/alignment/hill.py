@@ -312,9 +312,9 @@ class Hill:
         excess = look.n - look.b
         scale, here = best_scale(look.n, look.b, shape, look.unknown, look.null, MODEL_ERROR)
         seen = look.f > 0
-        perfect = gain(
-            look.n, look.b, np.maximum(excess, 0.0), look.unknown, look.null, MODEL_ERROR
-        )
+        # noise is not to be predicted: hundreds of empty nodes would make every fit look poor
+        there = np.where(excess > 2.0 * np.sqrt(look.b) + 1.5, excess, 0.0)
+        perfect = gain(look.n, look.b, there, look.unknown, look.null, MODEL_ERROR)
         quality = float(here) / max(float(perfect), 1.0)
         return look.node_px[seen], scale * shape[seen], excess[seen], quality
 

@@ -80,6 +80,7 @@ _MOSTLY_EXPLAINED = 0.6
 _AROUND_RAD, _AROUND_STEP_RAD = 6.0e-3, 0.9e-3
 _CLOSE_RAD, _CLOSE_STEP_RAD = 1.5e-3, 0.4e-3
 _RIVALS_LOOKED_AT = 2
+_SURE_GAP, _SURE_PART, _SURE_QUALITY = 30.0, 0.97, 0.45
 _ALL_SPOTS = 0.92
 """Part of the counts in spots that the right orientation of a small cell predicts, at least."""
 _ALL_EXPLAINED = 0.85
@@ -261,12 +262,16 @@ def _looked_around(fit: StructureFit, model: BlochModel) -> StructureFit:
     if quality == 0.0:
         return fit
     structure, best = fit.explanations[0].structure, fit.explanations[0].summit
-    if quality > (_ALL_EXPLAINED if is_small(structure) else _DOUBTFUL):
+    all_there = not is_small(structure) or is_all_explained(fit.scene.spots, best)
+    if all_there and quality > (_ALL_EXPLAINED if is_small(structure) else _DOUBTFUL):
         return fit
-    most = 10 if is_small(structure) else 3
-    tops = tops_around(
-        fit.scene, model, best, radius_rad=_AROUND_RAD, step_rad=_AROUND_STEP_RAD, most=most
-    )
+    if is_small(structure) and _is_beyond_doubt(fit):
+        tops = [best]
+    else:
+        most = 10 if is_small(structure) else 3
+        tops = tops_around(
+            fit.scene, model, best, radius_rad=_AROUND_RAD, step_rad=_AROUND_STEP_RAD, most=most
+        )
     if is_small(structure) and tops[0].quality < _ALL_EXPLAINED:
         tops = sorted([best, *tops], key=lambda s: -s.pose.log_gain)
         for near in tops[:2]:
@@ -274,16 +279,31 @@ def _looked_around(fit: StructureFit, model: BlochModel) -> StructureFit:
                 fit.scene, model, near, radius_rad=_CLOSE_RAD, step_rad=_CLOSE_STEP_RAD, most=3
             )
     if is_small(structure) and not is_all_explained(fit.scene.spots, tops[0]):
-        for e in fit.explanations[1 : 1 + _RIVALS_LOOKED_AT]:
-            if np.isfinite(e.summit.quality):
-                tops += tops_around(
-                    fit.scene, model, e.summit, radius_rad=_AROUND_RAD, step_rad=_AROUND_STEP_RAD,
-                    most=3,
-                )  # fmt: skip
+        tops += _around_rivals(fit, model)
     tops = sorted(tops, key=lambda s: -s.pose.log_gain)[:2]
     more = [_explain(structure, finished(fit.scene, model, s, beams=_BEAMS)) for s in tops]
     ranked = sorted([*more, *fit.explanations], key=lambda e: -e.summit.pose.log_gain)
     return StructureFit(tuple(ranked), fit.scene)
+
+
+def _around_rivals(fit: StructureFit, model: BlochModel) -> list[Summit]:
+    """Tops about the next best orientations, which climbed as far as the best did."""
+    tops = []
+    for e in fit.explanations[1 : 1 + _RIVALS_LOOKED_AT]:
+        if np.isfinite(e.summit.quality):
+            tops += tops_around(
+                fit.scene, model, e.summit, radius_rad=_AROUND_RAD, step_rad=_AROUND_STEP_RAD,
+                most=3,
+            )  # fmt: skip
+    return tops
+
+
+def _is_beyond_doubt(fit: StructureFit) -> bool:
+    """Every spot is where it should be and no other orientation comes near: only the top counts."""
+    best, *others = fit.explanations
+    gap = best.summit.pose.log_gain - max((e.summit.pose.log_gain for e in others), default=0.0)
+    _, part = explained_spots(fit.scene.spots, best.summit)
+    return gap > _SURE_GAP and part > _SURE_PART and best.summit.quality > _SURE_QUALITY
 
 
 def _is_hopeless(start: _Start) -> bool:
@@ -401,7 +421,7 @@ def is_all_explained(spots: Spots, summit: Summit) -> bool:
 
     One orientation of many explains a part of them by chance.
     """
-    return explained_spots(spots, summit)[1] >= _ALL_SPOTS or summit.quality >= _ALL_EXPLAINED
+    return explained_spots(spots, summit)[1] >= _ALL_SPOTS
 
 
 def opacity(scene: Scene, pose: Pose) -> float:

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.alignment_patterns import Crystal, Detector, diffraction, orientation, record
 from controller.perception.alignment import TiltPrior, estimate_tilt, structure_from_cif
-from controller.perception.alignment.bloch import select_beams, solve
+from controller.perception.alignment.bloch import seen, select_beams, solve
 from controller.perception.alignment.pattern import check_pattern
 from controller.perception.alignment.spots import find_spots
 from controller.perception.alignment.task import Task, bloch_model_of
@@ -70,7 +70,7 @@ def aligner_intensities(
     model = bloch_model_of(task, 1.2)
     chosen = select_beams(model, rotation, beams)
     found = solve(model, chosen, rotation).at(np.array([thickness_A]), 0.0)[:, 0]
-    rows = np.concatenate([chosen.strong, chosen.weak])
+    rows = seen(chosen)
     return {tuple(model.hkl[row].tolist()): float(v) for row, v in zip(rows, found, strict=True)}
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.alignment_patterns import Crystal, Detector, diffraction, orientation, record
 from controller.perception.alignment import CrystalStructure, estimate_tilt, structure_from_cif
-from controller.perception.alignment.bloch import relrods, select_beams
+from controller.perception.alignment.bloch import relrods, seen, select_beams
 from controller.perception.alignment.centre import deepest_shadow, rank_direct_beams
 from controller.perception.alignment.lattice import fit_lattice
 from controller.perception.alignment.pattern import check_pattern
@@ -134,7 +134,7 @@ def test_relrods_are_the_kinematical_law() -> None:
     frame = zone_frames(uio66(), ZONE)[0].frame
     beams = select_beams(model, frame, 30)
     waves = relrods(model, beams, frame)
-    rows = np.concatenate([beams.strong, beams.weak])
+    rows = seen(beams)
     k, t = model.wavenumber, 400.0
     g_z = (model.g[rows] @ frame.T)[:, 2]
     s = np.sqrt(k**2 - waves.gx**2 - waves.gy**2) - k - g_z
