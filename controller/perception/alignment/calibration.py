@@ -15,12 +15,12 @@ from controller.perception.alignment.result import Effort
 Array = NDArray[np.float64]
 
 _COEFFICIENTS: dict[Effort, tuple[float, float, float, float, float]] = {
-    "full": (1.0, 0.04, 0.0003, 0.04, 0.4),
+    "full": (1.6, 0.01, 0.0006, 0.01, 1.0),
     "first": (2.0, 0.06, 0.001, 0.04, 3.0),
 }
 """Factor of the formal radius, floor in mrad, part of the tilt, mrad per unit of opacity, and per
 unit of opacity times the cube of what the fit leaves unexplained."""
-_PER_SPREAD = 1.5
+_PER_SPREAD = 2.0
 
 
 def formal_radius(covariance: Array) -> float:

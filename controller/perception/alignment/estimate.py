@@ -44,7 +44,7 @@ _LEAST_EXPLAINED = 0.55
 _LEAST_EXPLAINED_IF_SURE = 0.3
 _SURE_QUALITY, _SURE_GAP = 0.6, 20.0
 """Intensities so well predicted that what lies beside the nodes belongs to another crystal."""
-_LEAST_QUALITY = 0.3
+_LEAST_QUALITY = 0.45
 _RIVAL_MRAD = 5.0
 _SAME_TOP_MRAD = 0.3
 _SPREAD_SCALE = 4.0

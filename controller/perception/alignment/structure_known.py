@@ -81,7 +81,7 @@ _AROUND_RAD, _AROUND_STEP_RAD = 6.0e-3, 0.9e-3
 _CLOSE_RAD, _CLOSE_STEP_RAD = 1.5e-3, 0.4e-3
 _RIVALS_LOOKED_AT = 2
 _SURE_GAP, _SURE_PART, _SURE_QUALITY = 30.0, 0.97, 0.45
-_ALL_SPOTS = 0.92
+_ALL_SPOTS, _ALL_SPOTS_IF_PERFECT = 0.92, 0.8
 """Part of the counts in spots that the right orientation of a small cell predicts, at least."""
 _ALL_EXPLAINED = 0.85
 """Part of the attainable gain that only the right top reaches."""
@@ -421,7 +421,8 @@ def is_all_explained(spots: Spots, summit: Summit) -> bool:
 
     One orientation of many explains a part of them by chance.
     """
-    return explained_spots(spots, summit)[1] >= _ALL_SPOTS
+    least = _ALL_SPOTS_IF_PERFECT if summit.quality >= 1.0 else _ALL_SPOTS
+    return explained_spots(spots, summit)[1] >= least
 
 
 def opacity(scene: Scene, pose: Pose) -> float:
