@@ -45,6 +45,8 @@ _LEAST_EXPLAINED_IF_SURE = 0.3
 _SURE_QUALITY, _SURE_GAP = 0.6, 20.0
 """Intensities so well predicted that what lies beside the nodes belongs to another crystal."""
 _LEAST_QUALITY = 0.45
+_LEAST_QUALITY_IF_EXPLAINED, _ALL_BUT_A_FEW = 0.3, 0.95
+"""A damaged crystal lacks the outer spots that a perfect one has, but has no others."""
 _RIVAL_MRAD = 5.0
 _SAME_TOP_MRAD = 0.3
 _SPREAD_SCALE = 4.0
@@ -267,10 +269,11 @@ def _doubt(gain: float, gap: float, explained: float, quality: float, wanted: fl
             f"another orientation explains the pattern nearly as well (gap {gap:.1f} in "
             f"log-likelihood, needed {_LEAST_GAP:.0f}); {wanted or 0:.1e} more electrons would tell"
         )
-    if not quality >= _LEAST_QUALITY:
+    least = _LEAST_QUALITY_IF_EXPLAINED if explained >= _ALL_BUT_A_FEW else _LEAST_QUALITY
+    if not quality >= least:
         return (
             f"the best orientation reaches {100 * quality:.0f} % of what a true one would "
-            f"(needed {100 * _LEAST_QUALITY:.0f} %): another structure, a second or bent crystal, "
+            f"(needed {100 * least:.0f} %): another structure, a second or bent crystal, "
             f"or a centre that was not found"
         )
     return ""
