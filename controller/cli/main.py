@@ -1,74 +1,18 @@
-"""The program ``lodestem``: one verb per capability.
-
-Modules of the verbs are imported when a verb runs, so that ``--help`` is instant.
-"""
+"""The program ``lodestem``: one verb per capability, here those of a night and its plan."""
 
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-# Small matrices by the thousand: BLAS threads that wait for each other cost more than they bring.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+from controller.cli.app import Json, Out, Quiet, app, verb
 
-app = typer.Typer(
-    name="lodestem",
-    help="Low-dose STEM by itself: survey, align, scan and reconstruct beam-sensitive crystals.",
-    epilog="Start with `lodestem demo`. Every command takes --help.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
 config_app = typer.Typer(help="Make, check and explain plan files.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
-calibrate_app = typer.Typer(
-    help="Measure tilt axes, camera and beam tilt on a standard, and store them with their date.",
-    no_args_is_help=True,
-)
-app.add_typer(calibrate_app, name="calibrate")
-
-EXTRAS = {
-    "torch": "all",
-    "scipy": "all",
-    "gemmi": "align",
-    "matplotlib": "report",
-    "jinja2": "report",
-    "PIL": "report",
-    "tifffile": "models",
-    "mrcfile": "models",
-    "hdf5plugin": "recon",
-    "numba": "align",
-}
-"""Which extra brings a package that the base install does without."""
-
-
-def _verb(module: str, name: str) -> Callable[..., None]:
-    """The function behind a verb; a missing extra is named instead of a traceback."""
-    try:
-        found: Callable[..., None] = getattr(import_module(f"controller.cli.{module}"), name)
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in EXTRAS:
-            raise
-        typer.echo(
-            f"error: this command needs {package}, which the base install does without\n"
-            f"hint: pip install 'lodestem[{EXTRAS[package]}]'",
-            err=True,
-        )
-        raise typer.Exit(2) from None
-    return found
-
-
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No words on stderr.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results.")]
 
 
 def _version(wanted: bool) -> None:
@@ -109,7 +53,7 @@ def demo(
 
     Needs no instrument, no GPU and no plan; takes some minutes on two cores.
     """
-    demo_command = _verb("night", "demo_command")
+    demo_command = verb("night", "demo_command")
 
     demo_command(
         seed=seed, out=out, headless=headless, scenario=scenario, as_json=as_json, quiet=quiet
@@ -139,7 +83,7 @@ def run(
     Examples: `lodestem run night.yaml --dry-run`, `lodestem run night.yaml --supervised`.
     Exits 0 when the goals are met, 5 when they are not, 6 when stopped by a person.
     """
-    run_command = _verb("night", "run_command")
+    run_command = verb("night", "run_command")
 
     run_command(
         plan,
@@ -164,198 +108,9 @@ def simulate(
     as_json: Json = False,
 ) -> None:
     """Write images, patterns, scans and truth of a scenario, for whoever wants data."""
-    simulate_command = _verb("files", "simulate_command")
+    simulate_command = verb("files", "simulate_command")
 
     simulate_command(scenario, out=out, seed=seed, faults=tuple(fault or ()), as_json=as_json)
-
-
-@app.command()
-def align(
-    inputs: Annotated[list[Path], typer.Argument(help="Images or pattern stacks.")],
-    energy_keV: Annotated[float | None, typer.Option("--energy-keV")] = None,
-    inv_A_per_px: Annotated[
-        float | None, typer.Option("--inv-A-per-px", help="Camera constant, 1/A per pixel.")
-    ] = None,
-    structure: Annotated[Path | None, typer.Option(help="CIF file.")] = None,
-    zone: Annotated[str | None, typer.Option(help="Target zone axis, e.g. 0,0,1.")] = None,
-    overlay: Annotated[Path | None, typer.Option(help="Draw the fit here (PNG).")] = None,
-    pose: Annotated[
-        str | None, typer.Option(help="Goniometer reading alpha,beta in deg, e.g. --pose=3.2,-1.1.")
-    ] = None,
-    limits: Annotated[
-        str | None, typer.Option(help="Reach alpha_lo,alpha_hi,beta_lo,beta_hi in deg.")
-    ] = None,
-    tilt_axis_azimuth_deg: Annotated[
-        float | None,
-        typer.Option("--tilt-axis-azimuth-deg", help="Alpha axis on the camera, +x towards +y."),
-    ] = None,
-    mirrored: Annotated[bool, typer.Option("--mirrored", help="The camera mirrors.")] = False,
-    calibration: Annotated[
-        Path | None, typer.Option(help="Calibration file: azimuth and handedness from there.")
-    ] = None,
-    stereogram: Annotated[
-        Path | None, typer.Option(help="Draw the zones within reach here (SVG, PNG, PDF).")
-    ] = None,
-    orientation: Annotated[
-        Path | None, typer.Option(help="Export orientation and reading here (JSON, or .ub).")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Read the tilt of a crystal from diffraction patterns.
-
-    Examples: `lodestem align pattern.tif --energy-keV 300 --inv-A-per-px 0.01 --overlay fit.png`;
-    with `--pose=3.2,-1.1 --tilt-axis-azimuth-deg -62` it proposes a move.
-    """
-    align_command = _verb("files", "align_command")
-    from controller.cli.holder import HolderFlags
-
-    align_command(
-        inputs,
-        energy_keV=energy_keV,
-        inv_A_per_px=inv_A_per_px,
-        structure=structure,
-        zone=zone,
-        overlay=overlay,
-        holder=HolderFlags(pose, limits, tilt_axis_azimuth_deg, mirrored, calibration),
-        stereogram=stereogram,
-        orientation=orientation,
-        as_json=as_json,
-    )
-
-
-@app.command()
-def segment(
-    inputs: Annotated[list[Path], typer.Argument(help="Images or image stacks.")],
-    pixel_size_nm: Annotated[float | None, typer.Option("--pixel-size-nm")] = None,
-    mode: Annotated[str | None, typer.Option(help="BF or HAADF.")] = None,
-    gain: Annotated[float | None, typer.Option(help="Detector values per electron.")] = None,
-    offset: Annotated[float | None, typer.Option(help="Detector value of no electron.")] = None,
-    out: Out = None,
-    overlay: Annotated[bool, typer.Option(help="Draw a PNG per image.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Find usable crystals in survey pictures.
-
-    Example: `lodestem segment survey.tif --pixel-size-nm 10 --mode BF --out regions --overlay`.
-    """
-    segment_command = _verb("files", "segment_command")
-
-    segment_command(
-        inputs,
-        pixel_size_nm=pixel_size_nm,
-        mode=mode,
-        gain=gain,
-        offset=offset,
-        out=out,
-        overlay=overlay,
-        as_json=as_json,
-    )
-
-
-@app.command()
-def reconstruct(
-    data: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Scan files: HDF5, .npy, EMPAD .raw, .mib, DECTRIS master, EMD."),
-    ] = None,
-    params: Annotated[Path | None, typer.Option(help="Parameters (YAML).")] = None,
-    out: Out = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    engine: Annotated[
-        str | None,
-        typer.Option(help="multislice, or a direct method: parallax, icom, dpc, ssb."),
-    ] = None,
-    virtual: Annotated[
-        str | None,
-        typer.Option(help="Virtual images instead: bf,abf,adf,20-40,0-12@45-135 (mrad, deg)."),
-    ] = None,
-    resume: Annotated[
-        Path | None, typer.Option(help="Go on with an interrupted reconstruction in this folder.")
-    ] = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(help="Dask scheduler for many scans: local, or an address."),
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="Local worker processes.", min=1)] = None,
-    search: Annotated[
-        int | None, typer.Option(help="Try so many settings, keep the best by likelihood.", min=2)
-    ] = None,
-    distributed: Annotated[
-        bool, typer.Option("--distributed", help="One of several processes under torchrun.")
-    ] = False,
-    vacuum: Annotated[
-        Path | None, typer.Option(help="Pattern(s) without a specimen, same optics.")
-    ] = None,
-    export: Annotated[
-        list[str] | None, typer.Option(help="Also write for ptyrad or py4dstem; may repeat.")
-    ] = None,
-    compare: Annotated[
-        tuple[Path, Path] | None, typer.Option(help="Two results side by side instead of DATA.")
-    ] = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Turn a 4D-STEM data set into a phase image and say how good it is.
-
-    Example: `lodestem reconstruct scan.h5 --out result`. Two results side by side:
-    `lodestem reconstruct --compare first second --out comparison`. Many scans:
-    `lodestem reconstruct *.h5 --out results`; exits 5 if one of them failed.
-    """
-    alone = {"--vacuum": vacuum, "--export": export, "--compare": compare}
-    many = scheduler is not None or (data is not None and len(data) > 1)
-    if many or distributed or virtual is not None or search is not None:
-        _verb("reconstruction", "refuse_mixture")(alone, as_json=as_json)
-    one = data[0] if data else None
-    if many:
-        many_command = _verb("reconstruction", "many_command")
-        many_command(
-            data or [],
-            out=out,
-            params=params,
-            changes={"device": device, "engine": engine},
-            scheduler=scheduler or "local",
-            workers=workers,
-            as_json=as_json,
-            quiet=quiet,
-        )
-        return
-    if distributed:
-        distributed_command = _verb("reconstruction", "distributed_command")
-        distributed_command(
-            one,
-            out=out,
-            params=params,
-            changes={"device": device, "engine": engine},
-            resume=resume,
-            as_json=as_json,
-            quiet=quiet,
-        )
-        return
-    if virtual is not None:
-        virtual_command = _verb("reconstruction", "virtual_command")
-        virtual_command(one, virtual, out=out, as_json=as_json, quiet=quiet)
-        return
-    if search is not None:
-        search_command = _verb("reconstruction", "search_command")
-        search_command(
-            one, search, out=out, params=params, device=device, as_json=as_json, quiet=quiet
-        )
-        return
-    reconstruct_command = _verb("reconstruct", "reconstruct_command")
-
-    reconstruct_command(
-        one,
-        params=params,
-        out=out,
-        device=device,
-        engine=engine,
-        resume=resume,
-        vacuum=vacuum,
-        export=export or [],
-        compare=compare,
-        as_json=as_json,
-        quiet=quiet,
-    )
 
 
 @app.command()
@@ -365,23 +120,9 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Build the report of a run anew, also of one that was stopped or still goes on."""
-    report_command = _verb("night", "report_command")
+    report_command = verb("night", "report_command")
 
     report_command(run_dir, open_it=open_it, as_json=as_json)
-
-
-@app.command()
-def train(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for checkpoints and weights.")],
-    config: Annotated[Path | None, typer.Option(help="Training configuration (YAML).")] = None,
-    seed: Annotated[int | None, typer.Option(min=0)] = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Train, evaluate and export the region model; resumes from a checkpoint in the folder."""
-    train_command = _verb("files", "train_command")
-
-    train_command(config=config, out=out, seed=seed, as_json=as_json, quiet=quiet)
 
 
 @app.command()
@@ -398,179 +139,9 @@ def doctor(
 
     Exits 0 when all is well, 5 with findings.
     """
-    doctor_command = _verb("doctor", "doctor_command")
+    doctor_command = verb("doctor", "doctor_command")
 
     doctor_command(recover=recover, calibration=calibration, as_json=as_json)
-
-
-Files = Annotated[
-    list[Path] | None,
-    typer.Option("--files", help="Recorded patterns instead of an instrument; may be repeated."),
-]
-Plan = Annotated[Path | None, typer.Option(help="Plan file that names the instrument.")]
-Backend = Annotated[str | None, typer.Option(help="Driver, if there is no plan. Default: sim.")]
-ScenarioOption = Annotated[str | None, typer.Option(help="Scenario of the simulator.")]
-SeedOption = Annotated[int | None, typer.Option(min=0, help="Of the simulator.")]
-At = Annotated[str | None, typer.Option(help="Specimen point x,y in um; default: where it is.")]
-Store = Annotated[Path, typer.Option("--out", "-o", help="Calibration file; results are added.")]
-Save = Annotated[Path | None, typer.Option(help="Keep the patterns here (HDF5).")]
-RunFolder = Annotated[Path | None, typer.Option("--run", help="Folder of the dose ledger.")]
-Sampling = Annotated[
-    float, typer.Option("--detector-sampling-mrad", min=0.01, help="Nominal angle per pixel.")
-]
-Diameter = Annotated[float, typer.Option("--beam-diameter-nm", min=20, help="On the specimen.")]
-Electrons = Annotated[float, typer.Option(min=1e3, help="Per pattern.")]
-EnergyOption = Annotated[float | None, typer.Option("--energy-keV", help="Of files that lack it.")]
-ScaleOption = Annotated[
-    float | None, typer.Option("--inv-A-per-px", help="Nominal, of files that lack it.")
-]
-Zone = Annotated[str | None, typer.Option(help="Zone axis near the beam. Default: 0,0,1.")]
-Cif = Annotated[Path | None, typer.Option(help="CIF of the crystal.")]
-
-
-@calibrate_app.command("tilt-axes")
-def calibrate_tilt_axes(
-    files: Files = None,
-    plan: Plan = None,
-    backend: Backend = None,
-    scenario: ScenarioOption = None,
-    seed: SeedOption = None,
-    at: At = None,
-    structure: Cif = None,
-    zone: Zone = None,
-    step_deg: Annotated[float, typer.Option(min=0.3, max=10, help="Tilt to both sides.")] = 1.0,
-    reading_sigma_deg: Annotated[
-        float, typer.Option(min=0.001, max=1, help="One sigma of a goniometer reading.")
-    ] = 0.01,
-    beam_diameter_nm: Diameter = 400.0,
-    electrons: Electrons = 2e5,
-    detector_sampling_mrad: Sampling = 0.25,
-    energy_keV: EnergyOption = None,
-    inv_A_per_px: ScaleOption = None,
-    out: Store = Path("calibration.yaml"),
-    save: Save = None,
-    run_folder: RunFolder = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Azimuth and handedness of alpha and beta on the camera, from small tilts of a crystal.
-
-    Put a robust crystal, within two degrees of a zone axis, under the beam at eucentric height.
-    Example: `lodestem calibrate tilt-axes --plan night.yaml --structure SrTiO3.cif --zone 0,0,1`.
-    """
-    from controller.cli.calibrate import Lighting, Source, Specimen
-
-    command = _verb("calibrate", "calibrate_command")
-    command(
-        "tilt-axes",
-        source=Source(
-            tuple(files or ()), energy_keV, inv_A_per_px, backend, scenario, seed, plan, at,
-            run_folder, save,
-        ),
-        lighting=Lighting(beam_diameter_nm, electrons, detector_sampling_mrad, step_deg),
-        specimen=Specimen(structure, zone, reading_sigma_deg),
-        out=out,
-        as_json=as_json,
-        quiet=quiet,
-    )  # fmt: skip
-
-
-@calibrate_app.command("camera")
-def calibrate_camera(
-    files: Files = None,
-    plan: Plan = None,
-    backend: Backend = None,
-    scenario: ScenarioOption = None,
-    seed: SeedOption = None,
-    at: At = None,
-    standard: Annotated[Path | None, typer.Option(help="CIF of the standard. Default: Au.")] = None,
-    beam_diameter_nm: Diameter = 500.0,
-    electrons: Electrons = 1e6,
-    detector_sampling_mrad: Sampling = 0.25,
-    energy_keV: EnergyOption = None,
-    inv_A_per_px: ScaleOption = None,
-    out: Store = Path("calibration.yaml"),
-    save: Save = None,
-    picture: Annotated[Path | None, typer.Option(help="Draw rings and fit here (PNG).")] = None,
-    run_folder: RunFolder = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Camera constant, ellipse and centre from the rings of a polycrystalline standard.
-
-    Put the standard under the beam; three places are taken.
-    Example: `lodestem calibrate camera --files rings.tif --energy-keV 300 --inv-A-per-px 0.0127`.
-    """
-    from controller.cli.calibrate import Lighting, Source, Specimen
-
-    command = _verb("calibrate", "calibrate_command")
-    command(
-        "camera",
-        source=Source(
-            tuple(files or ()), energy_keV, inv_A_per_px, backend, scenario, seed, plan, at,
-            run_folder, save, picture,
-        ),
-        lighting=Lighting(beam_diameter_nm, electrons, detector_sampling_mrad),
-        specimen=Specimen(standard),
-        out=out,
-        as_json=as_json,
-        quiet=quiet,
-    )  # fmt: skip
-
-
-@calibrate_app.command("beam-tilt")
-def calibrate_beam_tilt(
-    files: Files = None,
-    plan: Plan = None,
-    backend: Backend = None,
-    scenario: ScenarioOption = None,
-    seed: SeedOption = None,
-    at: At = None,
-    structure: Cif = None,
-    zone: Zone = None,
-    step_mrad: Annotated[float, typer.Option(min=0.5, max=50, help="Tilt to both sides.")] = 12.0,
-    beam_diameter_nm: Diameter = 400.0,
-    electrons: Electrons = 2e5,
-    detector_sampling_mrad: Sampling = 0.25,
-    energy_keV: EnergyOption = None,
-    inv_A_per_px: ScaleOption = None,
-    out: Store = Path("calibration.yaml"),
-    save: Save = None,
-    run_folder: RunFolder = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """What a beam tilt does: true angle of incidence, and walk of the direct beam.
-
-    Needs a robust crystal near a zone axis, as `calibrate tilt-axes` does.
-    Example: `lodestem calibrate beam-tilt --plan night.yaml --structure SrTiO3.cif --zone 0,0,1`.
-    """
-    from controller.cli.calibrate import Lighting, Source, Specimen
-
-    command = _verb("calibrate", "calibrate_command")
-    command(
-        "beam-tilt",
-        source=Source(
-            tuple(files or ()), energy_keV, inv_A_per_px, backend, scenario, seed, plan, at,
-            run_folder, save,
-        ),
-        lighting=Lighting(beam_diameter_nm, electrons, detector_sampling_mrad, step_mrad),
-        specimen=Specimen(structure, zone),
-        out=out,
-        as_json=as_json,
-        quiet=quiet,
-    )  # fmt: skip
-
-
-@calibrate_app.command("show")
-def calibrate_show(
-    path: Annotated[Path, typer.Argument(help="Calibration file.")] = Path("calibration.yaml"),
-    as_json: Json = False,
-) -> None:
-    """List what is stored and what is missing, stale or contradictory. Exits 5 with alarms."""
-    show_command = _verb("calibrate", "show_command")
-
-    show_command(path, as_json=as_json)
 
 
 @config_app.command("init")
@@ -578,7 +149,7 @@ def config_init(
     path: Annotated[Path, typer.Argument(help="New plan file.")] = Path("plan.yaml"),
 ) -> None:
     """Write a commented plan to start from; never overwrites."""
-    init_command = _verb("config", "init_command")
+    init_command = verb("config", "init_command")
 
     init_command(path)
 
@@ -588,7 +159,7 @@ def config_validate(
     path: Annotated[Path, typer.Argument(help="Plan file.")], as_json: Json = False
 ) -> None:
     """Check a plan without an instrument; all problems at once. Exits 2 with any."""
-    validate_command = _verb("config", "validate_command")
+    validate_command = verb("config", "validate_command")
 
     validate_command(path, as_json=as_json)
 
@@ -598,7 +169,7 @@ def config_show(
     path: Annotated[Path, typer.Argument(help="Plan file.")], as_json: Json = False
 ) -> None:
     """Print every value of a plan and where it comes from."""
-    show_command = _verb("config", "show_command")
+    show_command = verb("config", "show_command")
 
     show_command(path, as_json=as_json)
 
@@ -606,9 +177,13 @@ def config_show(
 @config_app.command("schema")
 def config_schema() -> None:
     """Print the JSON Schema of plans, for editors."""
-    schema_command = _verb("config", "schema_command")
+    schema_command = verb("config", "schema_command")
 
     schema_command()
+
+
+# they register themselves, after the verbs that --help should name first
+from controller.cli import verbs_calibrate, verbs_files  # noqa: E402, F401
 
 
 def run_program() -> None:

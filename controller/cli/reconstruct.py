@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from controller.cli.files import all_exist
 from controller.cli.output import InputError, Output, command
-from controller.cli.reconstruction import live_bar
+from controller.cli.reconstruct_ways import live_bar
 
 if TYPE_CHECKING:
     from recon.export import ExportFormat

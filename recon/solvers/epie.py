@@ -88,10 +88,7 @@ class EpieSolver:
             fitted, held = fitted + loss, held + unseen
             if on_batch is not None and done % 64 == 0:
                 on_batch(done / len(order))
-        return PassResult(
-            fitted=fitted / max(problem.electrons, 1),
-            held_out=held / problem.electrons_held if problem.electrons_held else float("nan"),
-        )
+        return self.problem.pass_result(fitted, held)
 
     def _revise(self, which: Tensor, table: Tensor) -> tuple[float, float]:
         """Fit one pattern; losses are those before."""

@@ -126,11 +126,7 @@ class GeneralSolver:
                 f"the phase is not finite after pass {self.passes}; nothing was written. "
                 f"Take a smaller step, or the default engine"
             )
-        problem = self.problem
-        return PassResult(
-            fitted=fitted / max(problem.electrons, 1),
-            held_out=held / problem.electrons_held if problem.electrons_held else float("nan"),
-        )
+        return self.problem.pass_result(fitted, held)
 
     def _batches(
         self, order: Tensor, executor: ThreadPoolExecutor, tell: Callable[[float], None]

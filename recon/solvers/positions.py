@@ -99,12 +99,16 @@ def position_pulls(
             outcome = forward(moved, windows, problem.H).detector
             change = 2 * (waves.detector.conj() * outcome).real.sum(dim=1)
             information.append((weight * change.square()).sum(dim=(1, 2)))
-        return tuple(
-            torch.stack(both, dim=1).cpu().double().numpy() for both in (pull, information)
-        )  # type: ignore[return-value]
+        return _stacked(pull), _stacked(information)
 
     everyone = torch.arange(problem.patterns.n_patterns, device=problem.device)
     parts = list(executor.map(of_chunk, torch.split(everyone, CHUNK)))
     pull = np.concatenate([part[0] for part in parts])
     information = np.concatenate([part[1] for part in parts])
     return pull, information
+
+
+def _stacked(per_direction: list[Tensor]) -> Float:
+    """One column per direction, (pattern, direction)."""
+    stacked: Float = torch.stack(per_direction, dim=1).cpu().double().numpy()
+    return stacked

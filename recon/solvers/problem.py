@@ -18,6 +18,7 @@ from recon.ptychography.counts import CountStore
 from recon.ptychography.experiment import Experiment
 from recon.ptychography.multislice import backward, forward
 from recon.ptychography.raster import SUB_PIXEL_STEPS, Canvas, Raster, place
+from recon.ptychography.solver import PassResult
 from recon.solvers.likelihood import Name, losses, slopes
 
 CHUNK, GROUP = 64, 1024
@@ -163,6 +164,13 @@ class Problem:
         probe = spectra.to(self.device, torch.complex64)
         found = self.evaluate(slices.to(self.device), probe, everyone, executor)
         return found.fitted, found.held_out
+
+    def pass_result(self, fitted: float, held: float) -> PassResult:
+        """Sums of losses over a pass, per electron."""
+        return PassResult(
+            fitted=fitted / max(self.electrons, 1),
+            held_out=held / self.electrons_held if self.electrons_held else float("nan"),
+        )
 
     def gather(self, transmission: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
         """Transmission in the windows, complex (slice, batch, n, n), and their flat indices."""

@@ -2,8 +2,10 @@
 
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -35,6 +37,23 @@ class Truth:
         counts = np.random.default_rng(seed).poisson(self.patterns * electrons)
         fields = self.header.model_dump() | {"fluence_e_per_A2": fluence_e_per_A2} | header
         return Dataset4D.from_dense(counts.astype(np.uint16), ScanHeader.model_validate(fields))
+
+    def write_described(self, path: Path, fluence_e_per_A2: float = 300.0, seed: int = 0) -> Path:
+        """A described array that every process can open."""
+        header = self.header
+        with h5py.File(path, "w") as file:
+            file["counts"] = self.counted(fluence_e_per_A2, seed=seed).dense4d()
+            file.attrs.update(
+                energy_eV=1e3 * header.energy_keV,
+                semiangle_mrad=header.convergence_semiangle_mrad,
+                defocus_A=header.defocus_A,
+                scan_step_A=header.scan_step_A,
+                k_pixel_mrad=header.detector_sampling_mrad,
+                dose_e_per_A2=fluence_e_per_A2,
+                scan_rotation_deg=header.scan_rotation_deg,
+                nominal_thickness_A=self.thickness_A,
+            )
+        return path
 
     def phase_on(self, shape: tuple[int, int], pixel_A: float, centre_px: Any) -> np.ndarray:
         """True phase on a grid whose pixel ``centre_px`` is the centre of the scan."""

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import h5py
 import pytest
 
 from recon.cluster import reconstruct_many, run_job
@@ -20,25 +19,8 @@ if TYPE_CHECKING:
 QUICK = ReconstructionParams(engine="icom", threads=1)
 
 
-def write_scan(turned: "Truth", path: Path, seed: int) -> Path:
-    header = turned.header
-    with h5py.File(path, "w") as file:
-        file["counts"] = turned.counted(300.0, seed=seed).dense4d()
-        file.attrs.update(
-            energy_eV=300e3,
-            semiangle_mrad=header.convergence_semiangle_mrad,
-            defocus_A=header.defocus_A,
-            scan_step_A=header.scan_step_A,
-            k_pixel_mrad=header.detector_sampling_mrad,
-            dose_e_per_A2=300.0,
-            scan_rotation_deg=11.0,
-            nominal_thickness_A=64.0,
-        )
-    return path
-
-
 def test_jobs_run_once_and_a_bad_file_stops_nobody(turned: "Truth", tmp_path: Path) -> None:
-    good = [write_scan(turned, tmp_path / f"scan{i}.h5", seed=i) for i in range(2)]
+    good = [turned.write_described(tmp_path / f"scan{i}.h5", seed=i) for i in range(2)]
     bad = tmp_path / "bad.h5"
     bad.write_bytes(b"not a scan")
     heard: list[str] = []
@@ -65,14 +47,14 @@ def test_jobs_run_once_and_a_bad_file_stops_nobody(turned: "Truth", tmp_path: Pa
 
 
 def test_a_key_is_of_input_and_settings_not_of_speed(turned: "Truth", tmp_path: Path) -> None:
-    scan = write_scan(turned, tmp_path / "a.h5", seed=1)
+    scan = turned.write_described(tmp_path / "a.h5", seed=1)
     key = job_key(scan, QUICK)
     assert job_key(scan, QUICK.updated(threads=7, device="cpu", checkpoint_every=9)) == key
     assert job_key(scan, QUICK.updated(step=0.1)) != key
     assert job_key(scan, QUICK, rng_seed=1) != key
     (tmp_path / "a.yaml").write_text("defocus_A: 100\n")
     assert job_key(scan, QUICK) != key
-    assert job_key(write_scan(turned, tmp_path / "b.h5", seed=2), QUICK) != key
+    assert job_key(turned.write_described(tmp_path / "b.h5", seed=2), QUICK) != key
 
 
 def test_an_interrupted_job_goes_on_where_it_was(
@@ -81,7 +63,7 @@ def test_an_interrupted_job_goes_on_where_it_was(
     params = ReconstructionParams(
         max_passes=4, threads=1, refine_patterns=32, half_set_frc=False, checkpoint_every=1
     )
-    scan = write_scan(turned, tmp_path / "a.h5", seed=1)
+    scan = turned.write_described(tmp_path / "a.h5", seed=1)
     out = tmp_path / "out" / f"a-{job_key(scan, params)}"
 
     def pull_the_plug(event: ProgressEvent) -> None:

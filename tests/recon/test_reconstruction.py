@@ -111,20 +111,7 @@ def test_the_same_seed_gives_the_same_image(turned: "Truth") -> None:
 
 
 def test_every_output_is_written_and_told_apart(turned: "Truth", tmp_path: Path) -> None:
-    header = turned.header
-    described = tmp_path / "scan.h5"
-    with h5py.File(described, "w") as file:
-        file["counts"] = turned.counted(300.0).dense4d()
-        file.attrs.update(
-            energy_eV=300e3,
-            semiangle_mrad=header.convergence_semiangle_mrad,
-            defocus_A=header.defocus_A,
-            scan_step_A=header.scan_step_A,
-            k_pixel_mrad=header.detector_sampling_mrad,
-            dose_e_per_A2=300.0,
-            scan_rotation_deg=11.0,
-            nominal_thickness_A=64.0,
-        )
+    described = turned.write_described(tmp_path / "scan.h5")
     events: list[ProgressEvent] = []
     params = QUICK.model_copy(update={"max_passes": 3})
 

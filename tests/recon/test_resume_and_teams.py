@@ -56,22 +56,7 @@ class PullThePlug:
 
 @pytest.fixture(scope="module")
 def scan(turned: "Truth", tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A described array that every process can open."""
-    path = tmp_path_factory.mktemp("scan") / "scan.h5"
-    header = turned.header
-    with h5py.File(path, "w") as file:
-        file["counts"] = turned.counted(300.0).dense4d()
-        file.attrs.update(
-            energy_eV=300e3,
-            semiangle_mrad=header.convergence_semiangle_mrad,
-            defocus_A=header.defocus_A,
-            scan_step_A=header.scan_step_A,
-            k_pixel_mrad=header.detector_sampling_mrad,
-            dose_e_per_A2=300.0,
-            scan_rotation_deg=11.0,
-            nominal_thickness_A=64.0,
-        )
-    return path
+    return turned.write_described(tmp_path_factory.mktemp("scan") / "scan.h5")
 
 
 def arrays_of(folder: Path) -> dict[str, np.ndarray]:

@@ -71,20 +71,9 @@ def test_shot_noise_is_called_noise(data: Dataset4D) -> None:
     assert specimen.frc_half_A < 4.0
 
 
-def test_virtual_images_are_written_with_their_numbers(data: Dataset4D, tmp_path: Path) -> None:
-    header = data.header
-    path = tmp_path / "scan.h5"
-    with h5py.File(path, "w") as file:
-        file["counts"] = data.dense4d()
-        file.attrs.update(
-            energy_eV=300e3,
-            semiangle_mrad=header.convergence_semiangle_mrad,
-            defocus_A=header.defocus_A,
-            scan_step_A=header.scan_step_A,
-            k_pixel_mrad=header.detector_sampling_mrad,
-            dose_e_per_A2=400.0,
-            scan_rotation_deg=11.0,
-        )
+def test_virtual_images_are_written_with_their_numbers(turned: "Truth", tmp_path: Path) -> None:
+    header = turned.header
+    path = turned.write_described(tmp_path / "scan.h5", 400.0)
     summary = virtual_images_of_file(path, tmp_path / "out", ["bf", "0-12@0-90"])
     with h5py.File(tmp_path / "out" / "virtual.h5") as file:
         assert set(file) == {"bf", "0-12@0-90"}

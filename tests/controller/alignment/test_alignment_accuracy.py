@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.alignment import Conditions, Row, rows, table
+from benchmarks.alignment import Conditions, Row, against_bound, rows, table
 from benchmarks.alignment_bound import tilt_bound_deg
 from benchmarks.alignment_corpus import ZONES, draw_case
 
@@ -21,6 +21,11 @@ def medians(measured: list[Row]) -> tuple[float, float, float, float]:
         len(given) / len(measured),
         float((error < 2 * sigma).mean()),
     )
+
+
+def nine_of_ten(measured: list[Row]) -> float:
+    """Error that nine answers in ten stay below."""
+    return float(np.percentile([r.error_deg for r in measured if r.answered], 90))
 
 
 def test_without_a_structure_near_the_zone_the_median_holds() -> None:
@@ -67,15 +72,34 @@ def test_without_a_structure_all_figures_hold() -> None:
         assert median <= limit, table(measured)
         assert wrong <= 0.03, table(measured)
         assert answered >= 0.75, table(measured)
-        assert within >= 0.8, table(measured)
+        assert within >= 0.92, table(measured)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 def test_with_a_structure_all_figures_hold() -> None:
     measured = list(rows(3, 112, zones=ZONES, conditions=Conditions(varied=True)))
-    near = [r for r in measured if r.tilt_deg < 1 and r.electrons >= 1e4]
-    far = [r for r in measured if r.tilt_deg >= 3 and r.electrons >= 1e4]
-    assert medians(near)[0] <= 0.02, table(measured)
-    assert medians(far)[0] <= 0.05, table(measured)
-    assert medians(near + far)[1] <= 0.05, table(measured)
+    for lo, hi, most in ((0, 1, {1e4: (0.02, 0.06), 1e5: (0.015, 0.06)}),
+                         (3, 16, {1e4: (0.05, 0.1), 1e5: (0.03, 0.1)})):  # fmt: skip
+        for electrons, (median, ninety) in most.items():
+            here = [r for r in measured if lo <= r.tilt_deg < hi and r.electrons == electrons]
+            assert medians(here)[0] <= median, table(measured)
+            assert nine_of_ten(here) <= ninety, table(measured)
+    assert medians([r for r in measured if r.electrons >= 1e4])[1] <= 0.02, table(measured)
+    assert medians([r for r in measured if r.electrons < 1e4])[1] <= 0.05, table(measured)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_where_the_model_is_exact_the_error_is_within_three_times_the_bound() -> None:
+    """Relrod intensities; rms after removing errors above half a degree."""
+    measured = list(
+        rows(
+            4, 113, zones=(("UiO-66", (0, 0, 1)), ("UiO-66", (1, 1, 1))),
+            conditions=Conditions(kinematical=True, bound=True),
+        )
+    )  # fmt: skip
+    right = [r for r in measured if r.answered and r.error_deg < 0.5]
+    rms = np.sqrt(np.mean([r.error_deg**2 for r in right]))
+    bound = np.sqrt(np.mean([r.bound_deg**2 for r in right]))
+    assert rms < 3 * bound, against_bound(measured)

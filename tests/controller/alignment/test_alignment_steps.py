@@ -10,6 +10,7 @@ from benchmarks.alignment_patterns import Crystal, Detector, diffraction, orient
 from controller.perception.alignment import CrystalStructure, estimate_tilt, structure_from_cif
 from controller.perception.alignment.bloch import relrods, seen, select_beams
 from controller.perception.alignment.centre import deepest_shadow, rank_direct_beams
+from controller.perception.alignment.kinematical import excitation
 from controller.perception.alignment.lattice import fit_lattice
 from controller.perception.alignment.pattern import check_pattern
 from controller.perception.alignment.scale import match_lattice
@@ -142,3 +143,58 @@ def test_relrods_are_the_kinematical_law() -> None:
     on = np.abs(s) < 0.5 / t
     # in units of the coupling, which is lowered until scattering is kinematical
     assert 1e6 * waves.at(np.array([t]), 0.0)[on, 0] == pytest.approx(thin[on], rel=0.01)
+
+
+def strontium_titanate(thickness_nm: float, *, spread: float, electrons: float = 1e5) -> object:
+    crystal = Crystal.from_cif(DATA / "SrTiO3.cif")
+    turn = orientation(crystal, ZONE, TILT_MRAD, 0.7)
+    g, intensity = diffraction(crystal, turn, 200.0, thickness_nm, thickness_spread=spread)
+    seen = Detector(inv_A_per_px=0.01212, centre_px=(121.0, 133.0))
+    return estimate_tilt(
+        record(g, intensity, seen, electrons, np.random.default_rng(4)),
+        energy_keV=200.0, inv_A_per_px=0.012, structure=structure_from_cif(DATA / "SrTiO3.cif"),
+        target_zone_uvw=ZONE,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("thickness_nm", "spread"), [(47.3, 0.0), (61.0, 0.12)])
+def test_a_plate_and_a_wedge_of_a_strong_scatterer_are_both_explained(
+    thickness_nm: float, spread: float
+) -> None:
+    found = strontium_titanate(thickness_nm, spread=spread)
+    assert found.answered, found.reason
+    off = np.array([found.tilt_x_mrad, found.tilt_y_mrad]) - TILT_MRAD
+    assert np.rad2deg(1e-3 * np.hypot(*off)) < 0.01
+    assert found.thickness_nm == pytest.approx(thickness_nm, abs=2.0)
+    assert found.fit_quality > 0.8
+
+
+def test_beams_far_off_the_sphere_claim_no_counts() -> None:
+    """They would read the counts of the zero-order spots that they cover in projection."""
+    known = structure_from_cif(DATA / "SrTiO3.cif")
+    blank = check_pattern(np.random.default_rng(0).poisson(1.0, (64, 64)))
+    task = Task(blank, find_spots(blank), known, ZONE, 200.0, 0.012, None)
+    model = bloch_model_of(task, 1.2)
+    frame = zone_frames(known, ZONE)[0].frame
+    beams = select_beams(model, frame, 240)
+    s = excitation(model.g, frame, model.wavenumber)[2]
+    assert np.abs(s[beams.strong]).max() > 0.1
+    told = seen(beams)
+    assert (np.abs(s[told]) <= 0.03 + 1.5 * model.potential[told]).all()
+    places = np.round((model.g[told] @ frame.T)[:, :2], 6)
+    assert len(np.unique(places, axis=0)) == len(places)
+
+
+def test_a_reflection_brighter_than_the_direct_beam_makes_no_spots_of_the_halo() -> None:
+    """The background has to be radial about the direct beam, not about the brightest spot."""
+    rng = np.random.default_rng(2)
+    y, x = np.mgrid[:256, :256]
+    halo = 60.0 * np.exp(-0.5 * np.hypot(x - 133, y - 137) ** 2 / 18.0**2)
+    spots = np.zeros((256, 256))
+    for px, py, height in ((133, 137, 120), (150, 155, 4000), (129, 65, 900), (188, 163, 700)):
+        spots += height * np.exp(-0.5 * np.hypot(x - px, y - py) ** 2 / 1.2**2)
+    pattern = check_pattern(rng.poisson(halo + spots + 0.02))
+    about_it = find_spots(pattern, centre_px=(133.0, 137.0))
+    about_another = find_spots(pattern, centre_px=(150.0, 155.0))
+    assert len(about_it) < 10
+    assert len(about_another) > 2 * len(about_it)

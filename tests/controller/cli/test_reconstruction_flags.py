@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from controller.cli.main import app
 from controller.cli.output import Output
-from controller.cli.reconstruction import live_bar
+from controller.cli.reconstruct_ways import live_bar
 from recon.result import ProgressEvent
 
 
