@@ -76,7 +76,7 @@ def _fractions(offsets: Integers, sigma: float) -> Array:
     return np.asarray(np.einsum("ai,aj->ij", rows, cols), dtype=float)
 
 
-@numba.njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator, unused-ignore]
+@numba.njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator, unused-ignore]
 def read_apertures(
     x: Array,
     y: Array,

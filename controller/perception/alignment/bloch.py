@@ -14,15 +14,14 @@ to inversion.
 """
 
 from dataclasses import dataclass
-from functools import cache
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh
 
-from controller.perception.alignment.kinematical import excitation, two_beam
+from controller.perception.alignment.kinematical import excitation
 from controller.perception.alignment.structure_factors import StructureFactors
+from controller.perception.alignment.waves import Waves
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -35,13 +34,6 @@ _DAMPING = 2.0
 """Perturbation ends where a weak beam couples as strongly as it is off the sphere, times this."""
 _WEAK = 1e-6
 """Coupling is lowered by this where scattering is to be kinematical; intensities scale with it."""
-
-THICKNESSES_A = np.arange(120.0, 1501.0, 20.0)
-"""Thicknesses that are scanned."""
-SPREADS = (0.0, 0.04, 0.12, 0.22)
-"""Relative spreads of thickness over the illuminated area that are scanned: wedges to plates."""
-_FINE_A = np.arange(40.0, 1921.0, 20.0)
-_NODES = np.linspace(-2.4, 2.4, 13)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,58 +112,6 @@ def _perturbed(
     return np.asarray(matrix - (to * weight) @ to.conj().T)
 
 
-@dataclass(frozen=True, eq=False)
-class Waves:
-    """What leaves the crystal at one orientation, for any thickness."""
-
-    gx: Array
-    """Transverse g in 1/A of all beams of the set, strong first, (beams,)."""
-    gy: Array
-    values: Array
-    """v_j / K, (m + 1,)."""
-    vectors: Complex | Array
-    """C_gj conj(C_0j) of the strong beams, (m, m + 1)."""
-    weak_s: Array
-    weak_coupling: Array
-
-    def at(self, thickness_A: Array, spread: float) -> Array:
-        """Parts of the incident beam, (beams, len(thickness_A)), averaged over a normal spread.
-
-        ``spread`` is the standard deviation of the thickness over its mean; zero is a plate.
-        """
-        t = np.asarray(thickness_A, dtype=float)
-        if spread == 0.0:
-            strong = self._strong(t)
-        else:
-            weight = np.exp(-0.5 * _NODES**2)
-            fine = np.maximum(t[:, None] * (1.0 + spread * _NODES), 1.0)
-            strong = self._strong(fine.ravel()).reshape(-1, *fine.shape) @ (weight / weight.sum())
-        return self._with_weak(strong, t, spread)
-
-    def scan(self, spread: float) -> Array:
-        """The same at `THICKNESSES_A`, (beams, len(THICKNESSES_A))."""
-        if spread == 0.0:
-            return self.at(THICKNESSES_A, 0.0)
-        strong = self._fine() @ _thickness_average(spread)
-        return self._with_weak(strong, THICKNESSES_A, spread)
-
-    def _fine(self) -> Array:
-        return self._strong(_FINE_A)
-
-    def _strong(self, t: Array) -> Array:
-        phase = np.outer(np.pi * self.values, t)
-        wave = np.exp(1j * phase)
-        psi = self.vectors @ wave
-        return np.asarray(psi.real**2 + psi.imag**2)
-
-    def _with_weak(self, strong: Array, t: Array, spread: float) -> Array:
-        if len(self.weak_s) == 0:
-            return strong
-        weak = np.empty((len(self.weak_s), len(t)))
-        _fill_two_beam(self.weak_s, self.weak_coupling, t, spread, weak)
-        return np.concatenate([strong, weak])
-
-
 def seen(beams: BeamSet) -> Integers:
     """Rows of the model's arrays of the beams that `Waves` tells of, strong first."""
     return np.concatenate([beams.strong[beams.lit], beams.weak])
@@ -184,11 +124,10 @@ def solve(model: BlochModel, beams: BeamSet, orientation: Array) -> Waves:
     m = len(beams.strong)
     a = beams.matrix.copy()
     a[np.arange(m + 1), np.arange(m + 1)] += np.concatenate([[0.0], 2.0 * model.wavenumber * s[:m]])
-    values, vectors = eigh(a, check_finite=False, overwrite_a=True, driver="evd")
+    values, vectors = np.linalg.eigh(a)
     q = (model.potential[beams.weak] / model.wavenumber) ** 2
     shown = np.concatenate([beams.lit, np.arange(m, len(rows))])
-    waves = vectors[1 + beams.lit] * vectors[0].conj()[None, :]
-    return Waves(gx[shown], gy[shown], values / model.wavenumber, waves, s[m:], q)
+    return Waves(gx[shown], gy[shown], values / model.wavenumber, vectors, 1 + beams.lit, s[m:], q)
 
 
 def relrods(model: BlochModel, beams: BeamSet, orientation: Array) -> Waves:
@@ -199,26 +138,11 @@ def relrods(model: BlochModel, beams: BeamSet, orientation: Array) -> Waves:
     rows = seen(beams)
     gx, gy, s = excitation(model.g[rows], orientation, model.wavenumber)
     q = (model.potential[rows] / model.wavenumber) ** 2
-    return Waves(gx, gy, np.empty(0), np.empty((0, 0)), s, _WEAK * q)
+    none = np.empty(0, dtype=np.int64)
+    return Waves(gx, gy, np.empty(0), np.empty((0, 0)), none, s, _WEAK * q)
 
 
-@cache
-def _thickness_average(spread: float) -> Array:
-    """Weights (fine, thicknesses) of a normal spread around each thickness."""
-    width = np.maximum(spread * THICKNESSES_A, 8.0)
-    weight = np.exp(-0.5 * ((_FINE_A[:, None] - THICKNESSES_A) / width) ** 2)
-    return np.asarray(weight / weight.sum(0), dtype=float)
-
-
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _fill_two_beam(
-    s: Array, coupling: Array, thicknesses: Array, spread: float, out: Array
-) -> None:
-    for k in range(thicknesses.shape[0]):
-        out[:, k] = two_beam(s, coupling, thicknesses[k], spread)
-
-
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
 def _couplings(
     of: Integers, to: Integers, table: Complex, half: Integers, inverted: bool
 ) -> Complex:

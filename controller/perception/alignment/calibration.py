@@ -7,20 +7,37 @@ intensities are not explained sits on a wrong top), and the distance of rival to
 come from simulations by an independent route (``benchmarks/alignment_calibration.py``).
 """
 
+from dataclasses import dataclass
+
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from controller.perception.alignment.result import Effort
 
 Array = NDArray[np.float64]
 
-_COEFFICIENTS: dict[Effort, tuple[float, float, float, float, float]] = {
-    "full": (1.6, 0.01, 0.0006, 0.01, 1.0),
-    "first": (2.0, 0.06, 0.001, 0.04, 3.0),
+
+@dataclass(frozen=True)
+class SigmaConstants:
+    """What the calibrated radius is made of."""
+
+    factor: float
+    """Of the formal radius."""
+    floor_mrad: float
+    per_tilt: float
+    """Part of the tilt."""
+    per_opacity_mrad: float
+    """Per unit of opacity."""
+    per_doubt_mrad: float
+    """Per unit of opacity times the cube of what the fit leaves unexplained."""
+    per_spread: float
+    """Of the distance of rival tops."""
+
+
+CONSTANTS: dict[Effort, SigmaConstants] = {
+    "full": SigmaConstants(1.45, 0.01, 0.0003, 0.002, 3.0, 1.0),
+    "first": SigmaConstants(2.0, 0.06, 0.001, 0.04, 3.0, 2.0),
 }
-"""Factor of the formal radius, floor in mrad, part of the tilt, mrad per unit of opacity, and per
-unit of opacity times the cube of what the fit leaves unexplained."""
-_PER_SPREAD = 2.0
 
 
 def formal_radius(covariance: Array) -> float:
@@ -35,21 +52,21 @@ def formal_radius(covariance: Array) -> float:
 
 
 def calibrated_sigma_mrad(
-    covariance_rad2: Array,
+    formal_mrad: ArrayLike,
     *,
-    theta_rad: float,
-    opacity: float,
-    spread_mrad: float,
-    quality: float,
-    effort: Effort = "full",
-) -> float:
-    """Radius of 68.3 % in mrad for an answer of the structure-known mode.
+    tilt_mrad: ArrayLike,
+    opacity: ArrayLike,
+    spread_mrad: ArrayLike,
+    quality: ArrayLike,
+    constants: SigmaConstants,
+) -> Array:
+    """Radius of 68.3 % in mrad for answers of the structure-known mode; all arguments broadcast.
 
     Parameters
     ----------
-    covariance_rad2
-        Inverse Fisher information of the tilt, (2, 2).
-    theta_rad
+    formal_mrad
+        `formal_radius` of the inverse Fisher information of the tilt.
+    tilt_mrad
         Size of the tilt.
     opacity
         Thickness over the shortest extinction length.
@@ -57,19 +74,21 @@ def calibrated_sigma_mrad(
         Distance of rival tops from the answer, weighted by how likely they are.
     quality
         Gain as part of the attainable one.
-    effort
-        First answers are less exact.
+    constants
+        `CONSTANTS` of the effort: first answers are less exact.
     """
-    formal = 1e3 * formal_radius(covariance_rad2)
-    factor, floor, per_tilt, per_opacity, per_doubt = _COEFFICIENTS[effort]
-    poor = float(np.clip(1.0 - quality, 0.0, 1.0)) ** 3
-    return float(
+    by = constants
+    formal, tilt, thick, rivals = (
+        np.asarray(v, dtype=float) for v in (formal_mrad, tilt_mrad, opacity, spread_mrad)
+    )
+    poor = np.clip(1.0 - np.asarray(quality, dtype=float), 0.0, 1.0) ** 3
+    return np.asarray(
         np.sqrt(
-            (factor * formal) ** 2
-            + floor**2
-            + (1e3 * per_tilt * theta_rad) ** 2
-            + (per_opacity * opacity) ** 2
-            + (per_doubt * opacity * poor) ** 2
-            + (_PER_SPREAD * spread_mrad) ** 2
+            (by.factor * formal) ** 2
+            + by.floor_mrad**2
+            + (by.per_tilt * tilt) ** 2
+            + (by.per_opacity_mrad * thick) ** 2
+            + (by.per_doubt_mrad * thick * poor) ** 2
+            + (by.per_spread * rivals) ** 2
         )
     )

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from controller.perception.alignment.bloch import BlochModel
 from controller.perception.alignment.hill import Hill, Place
-from controller.perception.alignment.polish import Pose, Scene, turn_to_spots
+from controller.perception.alignment.pose import Pose, Scene
+from controller.perception.alignment.registration import turn_to_spots
+from controller.perception.alignment.two_at_a_time import for_each
 
 Array = NDArray[np.float64]
 
@@ -51,11 +53,13 @@ def scout(scene: Scene, model: BlochModel, poses: list[Pose], *, most: int) -> l
 
     For crystals so strongly dynamical that the two-beam optimum is no guide to the right basin.
     """
-    hills = [Hill(scene, model, p, _SCOUT_BEAMS, model_error=_SCOUT_ERROR) for p in poses]
-    rough = [_climbed(hill, (4.8e-3,), 2) for hill in hills]
+    hills = for_each(lambda p: Hill(scene, model, p, _SCOUT_BEAMS, model_error=_SCOUT_ERROR), poses)
+    rough = for_each(lambda hill: _climbed(hill, (4.8e-3,), 2), hills)
     rough.sort(key=lambda p: -p.log_gain)
-    hills = [Hill(scene, model, p, _SCOUT_BEAMS, model_error=_SCOUT_ERROR) for p in rough[:most]]
-    return [_climbed(hill, (2.4e-3, 1.2e-3), 4) for hill in hills]
+    hills = for_each(
+        lambda p: Hill(scene, model, p, _SCOUT_BEAMS, model_error=_SCOUT_ERROR), rough[:most]
+    )
+    return for_each(lambda hill: _climbed(hill, (2.4e-3, 1.2e-3), 4), hills)
 
 
 def approach(scene: Scene, model: BlochModel, pose: Pose, *, beams: int) -> Pose:
@@ -84,7 +88,7 @@ def tops_around(
     i, j = (v.ravel() for v in np.meshgrid(np.arange(-n, n + 1), np.arange(-n, n + 1)))
     offsets = step_rad * np.stack([i + 0.5 * j, np.sqrt(0.75) * j], 1)
     offsets = offsets[np.hypot(offsets[:, 0], offsets[:, 1]) <= radius_rad]
-    places = sorted((hill.scanned_sharply(o) for o in offsets), key=lambda p: -p.log_gain)
+    places = sorted(for_each(hill.scanned_sharply, offsets), key=lambda p: -p.log_gain)
     chosen: list[Place] = []
     for place in places:
         far = [np.hypot(*np.subtract(place.offset, k.offset)) for k in chosen]
@@ -92,13 +96,15 @@ def tops_around(
             chosen.append(place)
         if len(chosen) == most:
             break
-    tops = []
-    for place in chosen:
+
+    def climbed(place: Place) -> Summit:
         turned = rough.pose.rotated(np.array([*place.offset, 0.0]))
         climber = Hill(scene, model, turned, _AROUND_BEAMS, inverted=inverted,
                        kinematical=kinematical)  # fmt: skip
         here = replace(place, offset=(0.0, 0.0))
-        tops.append(_summit(*climber.top(here), rough.setting, climber, turn=False))
+        return _summit(*climber.top(here), rough.setting, climber, turn=False)
+
+    tops = for_each(climbed, chosen)
     return sorted(tops, key=lambda s: -s.pose.log_gain)
 
 

@@ -8,7 +8,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import ThreadpoolController
 
-from controller.perception.alignment.calibration import calibrated_sigma_mrad, formal_radius
+from controller.perception.alignment.calibration import (
+    CONSTANTS,
+    calibrated_sigma_mrad,
+    formal_radius,
+)
+from controller.perception.alignment.dynamical import Summit
+from controller.perception.alignment.explanation import (
+    Explanation,
+    StructureFit,
+    explained_spots,
+    is_all_explained,
+)
 from controller.perception.alignment.free_answer import free_doubt, free_sigma_mrad
 from controller.perception.alignment.optics import wavenumber_inv_A
 from controller.perception.alignment.pattern import Pattern, check_pattern, is_saturated
@@ -24,15 +35,7 @@ from controller.perception.alignment.result import (
 from controller.perception.alignment.spots import Spots, find_spots
 from controller.perception.alignment.structure import CrystalStructure
 from controller.perception.alignment.structure_free import fit_structure_free
-from controller.perception.alignment.structure_known import (
-    REACH_DEG,
-    Explanation,
-    StructureFit,
-    explained_spots,
-    fit_structure,
-    is_all_explained,
-    opacity,
-)
+from controller.perception.alignment.structure_known import REACH_DEG, fit_structure, opacity
 from controller.perception.alignment.task import Task, is_small
 
 Array = NDArray[np.float64]
@@ -44,6 +47,8 @@ _LEAST_EXPLAINED = 0.55
 _LEAST_EXPLAINED_IF_SURE = 0.3
 _SURE_QUALITY, _SURE_GAP = 0.6, 20.0
 """Intensities so well predicted that what lies beside the nodes belongs to another crystal."""
+_CERTAIN_QUALITY, _CERTAIN_GAP = 0.9, 0.3
+"""Quality, and gap as part of the gain, that only the right orientation of a small cell has."""
 _LEAST_QUALITY = 0.45
 _LEAST_QUALITY_IF_EXPLAINED, _ALL_BUT_A_FEW = 0.3, 0.95
 """A damaged crystal lacks the outer spots that a perfect one has, but has no others."""
@@ -188,28 +193,28 @@ def _judged(task: Task, fit: StructureFit, *, effort: Effort) -> TiltEstimate:
     ]
     gap = pose.log_gain - max((e.summit.pose.log_gain for e in rivals), default=0.0)
     theta = float(np.hypot(*best.tilt_mrad)) * 1e-3
-    quality = summit.quality
+    quality, formal = summit.quality, 1e3 * formal_radius(summit.covariance)
     thick, spread = opacity(fit.scene, pose), _spread_mrad(fit.explanations)
     wanted = _further_electrons(task.pattern.electrons, pose.log_gain, gap)
     reason = _doubt(pose.log_gain, gap, explained, quality, wanted) or _too_far(theta)
-    if not reason and is_small(task.structure) and not is_all_explained(spots, summit):
-        reason = (
-            f"the best orientation explains {100 * explained:.0f} % of the spots; of so small a "
-            f"cell the right one explains all: measure again after a small tilt"
-        )
+    certain = quality >= _CERTAIN_QUALITY and gap >= max(_SURE_GAP, _CERTAIN_GAP * pose.log_gain)
+    if not reason and is_small(task.structure) and not certain:
+        reason = _left_over(spots, summit)
     found = np.stack([spots.x_px, spots.y_px], 1)
     dark = (summit.expected < 1.0) & (summit.counted < 3.0)
     return replace(
         blank,
         tilt_x_mrad=best.tilt_mrad[0],
         tilt_y_mrad=best.tilt_mrad[1],
-        sigma_mrad=calibrated_sigma_mrad(
-            summit.covariance,
-            theta_rad=theta,
-            opacity=thick,
-            spread_mrad=spread,
-            quality=quality,
-            effort=effort,
+        sigma_mrad=float(
+            calibrated_sigma_mrad(
+                formal,
+                tilt_mrad=1e3 * theta,
+                opacity=thick,
+                spread_mrad=spread,
+                quality=quality,
+                constants=CONSTANTS[effort],
+            )
         ),
         answered=not reason,
         reason=reason,
@@ -228,7 +233,7 @@ def _judged(task: Task, fit: StructureFit, *, effort: Effort) -> TiltEstimate:
         explained_fraction=explained,
         log_gain=pose.log_gain,
         fit_quality=quality,
-        formal_sigma_mrad=1e3 * formal_radius(summit.covariance),
+        formal_sigma_mrad=formal,
         opacity=thick,
         spread_mrad=spread,
     )
@@ -277,6 +282,17 @@ def _doubt(gain: float, gap: float, explained: float, quality: float, wanted: fl
             f"or a centre that was not found"
         )
     return ""
+
+
+def _left_over(spots: Spots, summit: Summit) -> str:
+    """Why the best orientation of a small cell is not to be acted on; empty if it is."""
+    if is_all_explained(spots, summit):
+        return ""
+    _, explained = explained_spots(spots, summit)
+    return (
+        f"the best orientation explains {100 * explained:.0f} % of the spots; of so small a "
+        f"cell the right one explains all: measure again after a small tilt"
+    )
 
 
 def _further_electrons(electrons: float, gain: float, gap: float) -> float | None:

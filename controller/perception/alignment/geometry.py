@@ -20,6 +20,7 @@ tilt; everything here is closed form and exact.
 """
 
 from dataclasses import dataclass
+from math import cos, sin, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,13 +77,20 @@ def correction_rotation(tilt_mrad: TiltVector) -> Vector:
 
 def rotation_from_vector(rotation_vector_rad: Vector) -> Vector:
     """Active right-handed rotation matrix (3, 3) about a vector, by its length (Rodrigues)."""
-    angle = float(np.linalg.norm(rotation_vector_rad))
+    x, y, z = (float(v) for v in rotation_vector_rad)
+    angle = sqrt(x * x + y * y + z * z)
     if angle == 0.0:
         return np.eye(3)
-    x, y, z = np.asarray(rotation_vector_rad, dtype=float) / angle
-    K = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    rotation = np.eye(3) + np.sin(angle) * K + (1.0 - np.cos(angle)) * (K @ K)
-    return np.asarray(rotation, dtype=float)
+    x, y, z = x / angle, y / angle, z / angle
+    c, s = cos(angle), sin(angle)
+    d = 1.0 - c
+    return np.array(
+        [
+            [c + d * x * x, d * x * y - s * z, d * x * z + s * y],
+            [d * x * y + s * z, c + d * y * y, d * y * z - s * x],
+            [d * x * z - s * y, d * y * z + s * x, c + d * z * z],
+        ]
+    )
 
 
 def double_tilt(alpha_deg: float, beta_deg: float) -> Vector:

@@ -15,23 +15,24 @@ from numpy.typing import NDArray
 
 from controller.perception.alignment.apertures import read_apertures
 from controller.perception.alignment.bloch import (
-    SPREADS,
-    THICKNESSES_A,
     BeamSet,
     BlochModel,
-    Waves,
     relrods,
+    seen,
     select_beams,
     solve,
 )
 from controller.perception.alignment.geometry import rotation_from_vector
+from controller.perception.alignment.kinematical import excitation
 from controller.perception.alignment.likelihood import (
     best_scale,
     certainty,
     gain,
     null_likelihood,
+    rough_scale,
 )
-from controller.perception.alignment.polish import Pose, Scene
+from controller.perception.alignment.pose import Pose, Scene
+from controller.perception.alignment.waves import SPREADS, THICKNESSES_A, Waves
 
 Array = NDArray[np.float64]
 
@@ -53,6 +54,7 @@ _TRUST_A = 40.0
 _MOST_STEPS = 8
 _NEARBY_A = 60.0
 _KEPT = 8
+_REFINED = 5
 
 
 @dataclass(frozen=True)
@@ -108,11 +110,10 @@ class Hill:
         if key not in self._scanned:
             look = self.look(offset)
             intensity = np.ascontiguousarray(look.waves.scan(_SCAN_SPREAD)[:, ::2])
-            gains = gains_of(
+            k, best = likeliest_of(
                 look.n, look.b, look.f, intensity, look.unknown, look.null, self.model_error
             )
-            k = int(np.argmax(gains))
-            self._scanned[key] = float(gains[k]), float(THICKNESSES_A[2 * k])
+            self._scanned[key] = float(best), float(THICKNESSES_A[2 * k])
         return self._scanned[key]
 
     def scanned_sharply(self, offset: Array) -> Place:
@@ -123,14 +124,11 @@ class Hill:
             waves = look.waves
             intensity = waves.at(t, 0.0) if spread == 0.0 else waves.scan(spread)[:, ::2]
             intensity = np.ascontiguousarray(intensity)
-            gains = gains_of(
+            k, value = likeliest_of(
                 look.n, look.b, look.f, intensity, look.unknown, look.null, self.model_error
             )
-            k = int(np.argmax(gains))
-            if gains[k] > best.log_gain:
-                best = replace(
-                    best, thickness_A=float(t[k]), spread=spread, log_gain=float(gains[k])
-                )
+            if value > best.log_gain:
+                best = replace(best, thickness_A=float(t[k]), spread=spread, log_gain=float(value))
         return best
 
     def climb(self, steps: tuple[float, ...], most_moves: int) -> Array:
@@ -258,15 +256,9 @@ class Hill:
         shape = look.f * here[:, 0]
         scale, _ = best_scale(look.n, look.b, shape, look.unknown, look.null, self.model_error)
         mean = scale * shape
-        slopes = [
-            scale
-            * look.f
-            * (self.look(offset + o, exact=True).waves.at(t[:1], place.spread)[:, 0] - here[:, 0])
-            / _SLOPE_RAD
-            for o in _SLOPE_RAD * np.eye(2)
-        ]
+        slopes = (scale * look.f)[:, None] * self._slopes(offset, look.waves, place)
         thicker = scale * look.f * (here[:, 2] - here[:, 1]) / (2.0 * _SLOPE_A)
-        jacobian = np.stack([*slopes, thicker, mean], 1)
+        jacobian = np.column_stack([slopes, thicker, mean])
         variance = look.b + mean + (self.model_error * mean) ** 2
         weight = certainty(look.n, look.b, mean, look.unknown, self.model_error)
         weight = np.where(look.f > 0, weight / np.maximum(variance, 1e-9), 0.0)
@@ -280,14 +272,13 @@ class Hill:
 
     # what is seen
 
-    def look(self, offset: Array, *, exact: bool = False) -> Look:
+    def look(self, offset: Array) -> Look:
         """Apertures and waves with the crystal turned by an offset; the last few are kept."""
-        key = _key(offset, 50 if exact else 1)
-        if key in self._looks and not exact:
-            return self._looks[key]
-        at = np.asarray(offset) if exact else np.array(key) * _GRID
-        orientation = rotation_from_vector(np.array([at[0], at[1], 0.0])) @ self.pose.orientation
-        waves = self.waves_of(self.model, self.beams, orientation)
+        key = _key(offset)
+        known = self._looks.get(key)
+        if known is not None:
+            return known
+        waves = self.waves_of(self.model, self.beams, self._turned(np.array(key) * _GRID))
         plate, scale = self.scene.plate, self.pose.inv_A_per_px
         x = self.pose.centre_px[0] + waves.gx / scale
         y = self.pose.centre_px[1] + waves.gy / scale
@@ -295,12 +286,30 @@ class Hill:
             x, y, plate.counts, plate.background, plate.good, plate.offsets, plate.fractions
         )
         unknown, null = null_likelihood(n, b, self.scene.brightest)
-        seen = Look(n, b, f, unknown, null, waves, np.stack([x, y], 1))
-        if not exact:
-            self._looks[key] = seen
-            if len(self._looks) > _KEPT:
-                self._looks.popitem(last=False)
-        return seen
+        look = Look(n, b, f, unknown, null, waves, np.stack([x, y], 1))
+        self._looks[key] = look
+        if len(self._looks) > _KEPT:
+            self._looks.popitem(last=False)
+        return look
+
+    def _slopes(self, offset: Array, waves: Waves, place: Place) -> Array:
+        """Derivatives of all intensities by the two turns, per rad, (beams, 2)."""
+        rows = (
+            seen(self.beams)
+            if self.waves_of is relrods
+            else np.concatenate([self.beams.strong, self.beams.weak])
+        )
+        g, K = self.model.g[rows], self.model.wavenumber
+        s = excitation(g, self._turned(offset), K)[2]
+        by_turn = [
+            (excitation(g, self._turned(offset + _SLOPE_RAD * axis), K)[2] - s) / _SLOPE_RAD
+            for axis in np.eye(2)
+        ]
+        return waves.slopes(place.thickness_A, place.spread, np.stack(by_turn, 1))
+
+    def _turned(self, offset: Array) -> Array:
+        """Orientation of the crystal at an offset, (3, 3)."""
+        return rotation_from_vector(np.array([offset[0], offset[1], 0.0])) @ self.pose.orientation
 
     def report(self, place: Place) -> tuple[Array, Array, Array, float]:
         """Nodes, electrons predicted and counted at each, and the quality of the fit.
@@ -311,12 +320,12 @@ class Hill:
         shape = look.f * look.waves.at(np.array([place.thickness_A]), place.spread)[:, 0]
         excess = look.n - look.b
         scale, here = best_scale(look.n, look.b, shape, look.unknown, look.null, MODEL_ERROR)
-        seen = look.f > 0
+        shown = look.f > 0
         # noise is not to be predicted: hundreds of empty nodes would make every fit look poor
         there = np.where(excess > 2.0 * np.sqrt(look.b) + 1.5, excess, 0.0)
         perfect = gain(look.n, look.b, there, look.unknown, look.null, MODEL_ERROR)
         quality = float(here) / max(float(perfect), 1.0)
-        return look.node_px[seen], scale * shape[seen], excess[seen], quality
+        return look.node_px[shown], scale * shape[shown], excess[shown], quality
 
     def _renew(self, centre: Array) -> bool:
         """Choose the beams anew where the climb went far from where they were chosen."""
@@ -332,8 +341,8 @@ class Hill:
         return True
 
 
-def _key(offset: Array, finer: int = 1) -> tuple[int, int]:
-    x, y = (round(float(v) * finer / _GRID) for v in offset)
+def _key(offset: Array) -> tuple[int, int]:
+    x, y = (round(float(v) / _GRID) for v in offset)
     return x, y
 
 
@@ -344,7 +353,7 @@ def _moved(place: Place, step: Array) -> Place:
     return replace(place, offset=(float(x), float(y)), thickness_A=float(thickness))
 
 
-@numba.njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator, unused-ignore]
+@numba.njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator, unused-ignore]
 def gains_of(
     n: Array, b: Array, f: Array, intensity: Array, unknown: Array, null: Array, model_error: float
 ) -> Array:
@@ -353,3 +362,22 @@ def gains_of(
     for k in range(intensity.shape[1]):
         _, out[k] = best_scale(n, b, f * intensity[:, k], unknown, null, model_error)
     return out
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator, unused-ignore]
+def likeliest_of(
+    n: Array, b: Array, f: Array, intensity: Array, unknown: Array, null: Array, model_error: float
+) -> tuple[int, float]:
+    """The column of `gains_of` that gains most, and its gain.
+
+    All columns are compared at coarse scales, and only the best few at their best scale.
+    """
+    coarse = np.empty(intensity.shape[1])
+    for k in range(intensity.shape[1]):
+        coarse[k] = rough_scale(n, b, f * intensity[:, k], unknown, null, model_error)[1]
+    best, where = -1e18, 0
+    for k in np.argsort(-coarse)[:_REFINED]:
+        _, value = best_scale(n, b, f * intensity[:, k], unknown, null, model_error)
+        if value > best:
+            best, where = value, k
+    return where, best

@@ -17,7 +17,7 @@ THICKNESS_SPREAD = 0.12
 """Relative spread of thickness over the illuminated area of a real crystal."""
 
 
-@numba.njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator, unused-ignore]
+@numba.njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator, unused-ignore]
 def excitation(g: Array, orientation: Array, wavenumber: float) -> tuple[Array, Array, Array]:
     """g_x, g_y (1/A, detector frame) and excitation error s (1/A) of reflections, (n,) each."""
     m = g.shape[0]

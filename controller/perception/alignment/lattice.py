@@ -8,6 +8,7 @@ by it, since A is in the score.
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +17,7 @@ Integers = NDArray[np.int64]
 
 _STRAYS = 0.1
 _MOST_SPOTS = 40
+_MOST_CLUSTERS = 60
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,11 @@ def fit_lattice(
     if len(pairs) == 0:
         return None
     position_error = 0.7
-    scores = np.array([_score(top, origin, basis, position_error) for basis in pairs])
+    scores = _scores(top, origin, np.array(pairs), position_error)
     best: tuple[float, Array, Array] | None = None
     for i in np.argsort(-scores)[:6]:
         o, basis = _refine(points, counts, origin, pairs[i], fixed=centre_is_node)
-        score = _score(top, o, basis, position_error)
+        score = float(_scores(top, o, basis[None], position_error)[0])
         if best is None or score > best[0]:
             best = (score, o, basis)
     if best is None:
@@ -81,21 +83,22 @@ def fit_lattice(
     return Lattice((float(origin[0]), float(origin[1])), basis, score, used, index)
 
 
+@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
 def reduce_basis(basis: Array) -> Array:
     """Shortest basis of the same lattice (Gauss), right-handed on the detector, (2, 2)."""
-    a, b = np.array(basis[0], dtype=float), np.array(basis[1], dtype=float)
+    ax, ay, bx, by = basis[0, 0], basis[0, 1], basis[1, 0], basis[1, 1]
     for _ in range(100):
-        if a @ a > b @ b:
-            a, b = b, a
-        if a @ a == 0:
+        if ax * ax + ay * ay > bx * bx + by * by:
+            ax, ay, bx, by = bx, by, ax, ay
+        if ax == 0.0 and ay == 0.0:
             break
-        steps = np.round((a @ b) / (a @ a))
-        if steps == 0:
+        steps = np.round((ax * bx + ay * by) / (ax * ax + ay * ay))
+        if steps == 0.0:
             break
-        b = b - steps * a
-    if a[0] * b[1] - a[1] * b[0] < 0:
-        b = -b
-    return np.stack([a, b])
+        bx, by = bx - steps * ax, by - steps * ay
+    if ax * by - ay * bx < 0:
+        bx, by = -bx, -by
+    return np.array([[ax, ay], [bx, by]])
 
 
 def _candidate_bases(points: Array) -> list[Array]:
@@ -106,21 +109,9 @@ def _candidate_bases(points: Array) -> list[Array]:
     length = np.hypot(d[:, 0], d[:, 1])
     d = d[length > 3.0]
     length = length[length > 3.0]
-    vectors: list[Array] = []
-    votes: list[int] = []
-    for k in np.argsort(length, kind="stable")[:250]:
-        for n, v in enumerate(vectors):
-            if np.hypot(*(v / max(votes[n], 1) - d[k])) < 1.5:
-                vectors[n] = v + d[k]
-                votes[n] += 1
-                break
-        else:
-            if len(vectors) < 60:
-                vectors.append(d[k].copy())
-                votes.append(1)
-    means = [v / n for v, n in zip(vectors, votes, strict=True)]
-    by_votes = np.argsort([-n for n in votes], kind="stable")[:24]
-    short = np.argsort([np.hypot(*v) for v in means], kind="stable")[:12]
+    means, votes = _clustered(d[np.argsort(length, kind="stable")[:250]])
+    by_votes = np.argsort(-votes, kind="stable")[:24]
+    short = np.argsort(np.hypot(means[:, 0], means[:, 1]), kind="stable")[:12]
     chosen = sorted({int(k) for k in by_votes} | {int(k) for k in short})
     bases = []
     for p, k in enumerate(chosen):
@@ -133,6 +124,30 @@ def _candidate_bases(points: Array) -> list[Array]:
     return bases
 
 
+@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _clustered(vectors: Array) -> tuple[Array, Integers]:
+    """Means of vectors that agree to 1.5 px, (k, 2), and how many each holds, (k,)."""
+    total, votes = np.zeros((_MOST_CLUSTERS, 2)), np.zeros(_MOST_CLUSTERS, dtype=np.int64)
+    used = 0
+    for i in range(vectors.shape[0]):
+        x, y = vectors[i, 0], vectors[i, 1]
+        found = False
+        for k in range(used):
+            dx, dy = total[k, 0] / votes[k] - x, total[k, 1] / votes[k] - y
+            if dx * dx + dy * dy < 2.25:
+                found = True
+                break
+        if not found:
+            if used == _MOST_CLUSTERS:
+                continue
+            k = used
+            used += 1
+        total[k, 0] += x
+        total[k, 1] += y
+        votes[k] += 1
+    return total[:used] / votes[:used].reshape(-1, 1), votes[:used]
+
+
 def _nearest(points: Array, origin: Array, basis: Array) -> tuple[Integers, Array]:
     fractional = (points - origin) @ np.linalg.inv(basis)
     index = np.round(fractional)
@@ -140,14 +155,23 @@ def _nearest(points: Array, origin: Array, basis: Array) -> tuple[Integers, Arra
     return index.astype(np.int64), distance
 
 
-def _score(points: Array, origin: Array, basis: Array, position_error: float) -> float:
-    _, distance = _nearest(points, origin, basis)
-    # far nodes may be off by the error of the basis itself: let the tolerance grow slowly
-    reach = np.linalg.norm(points - origin, axis=1)
-    s2 = position_error**2 + (0.006 * reach) ** 2
-    density = np.exp(-0.5 * distance**2 / s2) / (2 * np.pi * s2)
-    area = abs(np.linalg.det(basis))
-    return float(np.log((1 - _STRAYS) * area * density + _STRAYS).sum())
+@numba.njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _scores(points: Array, origin: Array, bases: Array, position_error: float) -> Array:
+    """Log-likelihood of the points on each lattice over points anywhere, (n,)."""
+    out = np.zeros(bases.shape[0])
+    for k in range(bases.shape[0]):
+        ax, ay, bx, by = bases[k, 0, 0], bases[k, 0, 1], bases[k, 1, 0], bases[k, 1, 1]
+        area = ax * by - ay * bx
+        for i in range(points.shape[0]):
+            x, y = points[i, 0] - origin[0], points[i, 1] - origin[1]
+            u, v = (x * by - y * bx) / area, (y * ax - x * ay) / area
+            u, v = u - np.round(u), v - np.round(v)
+            off2 = (u * ax + v * bx) ** 2 + (u * ay + v * by) ** 2
+            # far nodes may be off by the error of the basis itself: the tolerance grows slowly
+            s2 = position_error**2 + 0.006**2 * (x * x + y * y)
+            density = np.exp(-0.5 * off2 / s2) / (2 * np.pi * s2)
+            out[k] += np.log((1 - _STRAYS) * abs(area) * density + _STRAYS)
+    return out
 
 
 def _refine(

@@ -28,7 +28,7 @@ def _log_negative_binomial(n: float, mu: float, r: float) -> float:
     return float(-(n * np.log(n / mu) - (n + r) * np.log((n + r) / (mu + r))) - norm)
 
 
-@numba.njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator, unused-ignore]
+@numba.njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator, unused-ignore]
 def null_likelihood(n: Array, b: Array, brightest: float) -> tuple[Array, Array]:
     """Per node: the density of "something unknown", and log of "background or unknown"."""
     width = np.log((brightest + 3.0) / 3.0) + 1.0
@@ -77,10 +77,10 @@ def certainty(n: Array, b: Array, mean: Array, unknown: Array, model_error: floa
 
 
 @numba.njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator, unused-ignore]
-def best_scale(
+def rough_scale(
     n: Array, b: Array, shape: Array, unknown: Array, null: Array, model_error: float
 ) -> tuple[float, float]:
-    """Scale c that maximises the gain of mean = c * shape, and that gain: search in log c."""
+    """Log of the best of four scales about that which predicts all counts, and its gain."""
     total, expected = 0.0, 0.0
     for i in range(n.shape[0]):
         if b[i] > 0.0:
@@ -94,6 +94,17 @@ def best_scale(
         value = gain(n, b, np.exp(middle + step) * shape, unknown, null, model_error)
         if value > best:
             best, where = value, middle + step
+    return where, best
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator, unused-ignore]
+def best_scale(
+    n: Array, b: Array, shape: Array, unknown: Array, null: Array, model_error: float
+) -> tuple[float, float]:
+    """Scale c that maximises the gain of mean = c * shape, and that gain: search in log c."""
+    where, best = rough_scale(n, b, shape, unknown, null, model_error)
+    if best == -1e9:
+        return 0.0, best
     for width in (0.35, 0.17, 0.09):
         for side in (-1.0, 1.0):
             here = where + side * width

@@ -1,19 +1,18 @@
 """From a coarse candidate to the kinematical optimum of its basin.
 
 Tilt and thickness climb the over-dispersed likelihood on apertures, with relrods that start as
-wide as the search grid and end exact.  In-plane rotation, camera constant and centre follow from
-the positions of the spots that the orientation explains, by linear least squares with their
-prior uncertainties, after every move.
+wide as the search grid and end exact.  After every move the pose is registered on the spots that
+the orientation explains.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.perception.alignment.apertures import Plate, read_apertures
-from controller.perception.alignment.geometry import rotation_from_vector
+from controller.perception.alignment.apertures import read_apertures
 from controller.perception.alignment.kinematical import (
     THICKNESS_SPREAD,
     excitation,
@@ -21,8 +20,9 @@ from controller.perception.alignment.kinematical import (
     widened_two_beam,
 )
 from controller.perception.alignment.likelihood import best_scale, null_likelihood
-from controller.perception.alignment.spots import Spots
-from controller.perception.alignment.zone import ZoneFrame
+from controller.perception.alignment.pose import Pose, Scene
+from controller.perception.alignment.registration import register
+from controller.perception.alignment.two_at_a_time import for_each
 
 Array = NDArray[np.float64]
 
@@ -31,47 +31,6 @@ _BLURS_DEG = (0.45, 0.22, 0.1)
 _COARSE_MODEL_ERROR = 0.6
 KINEMATICAL_MODEL_ERROR = 0.35
 _SLACK = 4.0
-_FARTHEST_SCALE = 0.04
-_AT_NODE_PX = 1.5
-
-
-@dataclass(frozen=True)
-class Pose:
-    """Everything geometric about one explanation of a pattern."""
-
-    zone: ZoneFrame
-    orientation: Array
-    centre_px: tuple[float, float]
-    inv_A_per_px: float
-    thickness_A: float
-    log_gain: float
-
-    def rotated(self, rotation_vector_rad: Array) -> "Pose":
-        """The same with the crystal turned in the detector frame."""
-        turn = rotation_from_vector(rotation_vector_rad)
-        return replace(self, orientation=np.asarray(turn @ self.orientation, dtype=float))
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What all explanations of one pattern share."""
-
-    plate: Plate
-    spots: Spots
-    wavenumber: float
-    g: Array
-    """Reflections in the crystal frame, 1/A, (n, 3)."""
-    length: Array
-    """|g|, (n,)."""
-    coupling: Array
-    """1/xi^2 = (gamma |F| / (pi V K))^2 in 1/A^2, (n,)."""
-    inv_A_per_px: float
-    """Nominal camera constant."""
-    scale_sigma: float
-    """Its relative standard deviation."""
-    centre_sigma_px: float
-    brightest: float
-    """Counts of the brightest spot besides the direct beam."""
 
 
 def near_sphere(
@@ -96,7 +55,10 @@ def polish(scene: Scene, poses: list[Pose], keep: tuple[int, ...]) -> list[Pose]
     levels = zip(_BLURS_DEG, (4.0, 2.5, 2.0), (1, 2, 3), keep, strict=True)
     for blur_deg, reach_px, n_thick, most in levels:
         thicknesses = np.linspace(300.0, 800.0, n_thick + 2)[1:-1]
-        poses = [_polish_once(scene, pose, blur_deg, reach_px, thicknesses) for pose in poses]
+        step = partial(
+            _polish_once, scene, blur_deg=blur_deg, reach_px=reach_px, thicknesses=thicknesses
+        )
+        poses = for_each(step, poses)
         poses = distinct(poses, most, 0.4 * blur_deg)
     return poses
 
@@ -114,7 +76,7 @@ def distinct(poses: list[Pose], most: int, apart_deg: float) -> list[Pose]:
 
 
 def _polish_once(
-    scene: Scene, pose: Pose, blur_deg: float, reach_px: float, thicknesses: Array
+    scene: Scene, pose: Pose, *, blur_deg: float, reach_px: float, thicknesses: Array
 ) -> Pose:
     near = near_sphere(scene, pose.orientation, 2.2 * blur_deg)
     g, coupling = scene.g[near], scene.coupling[near]
@@ -134,142 +96,6 @@ def finish_kinematical(scene: Scene, pose: Pose) -> Pose:
             scene, pose, g, coupling, step, THICKNESSES_A, KINEMATICAL_MODEL_ERROR, exact=True
         )
     return register(scene, pose, g, coupling, 0.05, 1.6, slack=_SLACK)
-
-
-def register(
-    scene: Scene,
-    pose: Pose,
-    g: Array,
-    coupling: Array,
-    blur_deg: float,
-    reach_px: float,
-    *,
-    slack: float = 1.0,
-) -> Pose:
-    """In-plane rotation, camera constant and centre from the spots that lie at lit nodes.
-
-    Far from the optimum many spots meet the wrong node, and together they would pull centre and
-    camera constant away from where these are known to be: ``slack`` loosens these priors.
-    """
-    gx, gy, s = excitation(g, pose.orientation, scene.wavenumber)
-    length = np.hypot(gx, gy)
-    intensity = widened_two_beam(s, coupling, length, 400.0, float(np.deg2rad(blur_deg)))
-    lit = np.argsort(-intensity)[:150]
-    lit = lit[intensity[lit] > 0.003 * intensity[lit[0]]] if len(lit) else lit
-    spots = scene.spots
-    bragg = np.ones(len(spots), dtype=bool)
-    if spots.direct is not None:
-        bragg[spots.direct] = False
-    found = np.stack([spots.x_px, spots.y_px], 1)[bragg]
-    counts = spots.counts[bragg]
-    if len(lit) < 2 or len(found) < 2:
-        return pose
-    centre, scale = np.array(pose.centre_px), pose.inv_A_per_px
-    for _ in range(2):
-        arm = np.stack([gx[lit], gy[lit]], 1) / scale
-        distance = np.linalg.norm(found[:, None] - (centre + arm)[None], axis=2)
-        # of two nodes in reach the brighter one is the likelier
-        cost = distance**2 / reach_px**2 - 0.3 * np.log(intensity[lit])[None]
-        cost[distance > reach_px] = np.inf
-        node = np.argmin(cost, axis=1)
-        ok = np.isfinite(cost[np.arange(len(found)), node])
-        if ok.sum() < 2:
-            return pose
-        move = _similarity(
-            arm[node[ok]],
-            found[ok] - centre - arm[node[ok]],
-            counts[ok],
-            (slack * scene.centre_sigma_px, slack * scene.scale_sigma),
-            scale / scene.inv_A_per_px - 1.0,
-            np.array(scene.spots.centre_px) - centre,
-        )
-        centre = centre + move[:2]
-        scale = float(np.clip(scale / (1.0 + move[2]), *_scale_limits(scene, slack)))
-        turn = rotation_from_vector(np.array([0.0, 0.0, move[3]]))
-        gx, gy = turn[0, 0] * gx + turn[0, 1] * gy, turn[1, 0] * gx + turn[1, 1] * gy
-        pose = pose.rotated(np.array([0.0, 0.0, move[3]]))
-    return replace(pose, centre_px=(float(centre[0]), float(centre[1])), inv_A_per_px=float(scale))
-
-
-def turn_to_spots(scene: Scene, pose: Pose, node_px: Array, expected: Array) -> Pose:
-    """In-plane rotation, centre and camera constant from the spots at nodes known to be lit.
-
-    At a large tilt the rotation is what limits the answer: an error of 0.1 deg turns a tilt of
-    14 deg by 0.02.  Bright spots are told to a twentieth of a pixel and count accordingly.
-    """
-    lit = node_px[expected > max(0.3, 0.01 * float(expected.max(initial=0.0)))]
-    spots = scene.spots
-    bragg = np.ones(len(spots), dtype=bool)
-    if spots.direct is not None:
-        bragg[spots.direct] = False
-    found = np.stack([spots.x_px, spots.y_px], 1)[bragg]
-    if len(lit) < 2 or len(found) < 2:
-        return pose
-    distance = np.linalg.norm(found[:, None] - lit[None], axis=2)
-    node = np.argmin(distance, axis=1)
-    near = distance[np.arange(len(found)), node] < _AT_NODE_PX
-    if near.sum() < 2:
-        return pose
-    centre = np.array(pose.centre_px)
-    move = _similarity(
-        lit[node[near]] - centre,
-        found[near] - lit[node[near]],
-        spots.counts[bragg][near] / spots.sigma_px**2,
-        (scene.centre_sigma_px, max(scene.scale_sigma, 0.002)),
-        pose.inv_A_per_px / scene.inv_A_per_px - 1.0,
-        np.array(spots.centre_px) - centre,
-        floor_px=0.05,
-    )
-    turned = pose.rotated(np.array([0.0, 0.0, move[3]]))
-    return replace(
-        turned,
-        centre_px=(float(centre[0] + move[0]), float(centre[1] + move[1])),
-        inv_A_per_px=pose.inv_A_per_px / (1.0 + float(move[2])),
-    )
-
-
-def _scale_limits(scene: Scene, slack: float) -> tuple[float, float]:
-    """A camera constant good to 3 % cannot be off by 5: such fits sit on the wrong lattice."""
-    reach = min(2.7 * slack * scene.scale_sigma, _FARTHEST_SCALE)
-    return (1.0 - reach) * scene.inv_A_per_px, (1.0 + reach) * scene.inv_A_per_px
-
-
-def _similarity(
-    arm: Array,
-    residual: Array,
-    counts: Array,
-    sigma: tuple[float, float],
-    scale_off: float,
-    centre_off: Array,
-    *,
-    floor_px: float = 0.2,
-) -> Array:
-    """Shift x, y (px), relative magnification, rotation (rad) by least squares with priors.
-
-    ``sigma`` is that of the centre (px) and of the camera constant (relative).
-    """
-    n = len(arm)
-    # position error of a spot: counting, and everything else
-    w = 1.0 / np.sqrt(floor_px**2 + 1.0 / np.maximum(counts, 1.0))
-    design = np.zeros((2 * n + 4, 4))
-    right = np.zeros(2 * n + 4)
-    design[:n, 0] = w
-    design[n : 2 * n, 1] = w
-    design[:n, 2], design[n : 2 * n, 2] = w * arm[:, 0], w * arm[:, 1]
-    design[:n, 3], design[n : 2 * n, 3] = -w * arm[:, 1], w * arm[:, 0]
-    right[:n], right[n : 2 * n] = w * residual[:, 0], w * residual[:, 1]
-    # magnification m turns scale into scale / (1 + m): pull it towards the nominal value
-    for row, (column, spread, off) in enumerate(
-        (
-            (0, sigma[0], centre_off[0]),
-            (1, sigma[0], centre_off[1]),
-            (2, sigma[1], scale_off),
-            (3, 0.02, 0.0),
-        )
-    ):
-        design[2 * n + row, column] = 1.0 / spread
-        right[2 * n + row] = off / spread
-    return np.asarray(np.linalg.lstsq(design, right, rcond=None)[0], dtype=float)
 
 
 def _climb(
@@ -337,7 +163,7 @@ def gain_of(  # noqa: PLR0913
     return best, at
 
 
-@numba.njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator, unused-ignore]
+@numba.njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator, unused-ignore]
 def _climb_kernel(  # noqa: PLR0913
     g: Array,
     coupling: Array,

@@ -20,19 +20,25 @@ from controller.perception.alignment.dynamical import (
     finished,
     scout,
     summit,
-    tops_around,
 )
-from controller.perception.alignment.geometry import TiltVector
+from controller.perception.alignment.explanation import (
+    WELL_EXPLAINED,
+    StructureFit,
+    explain,
+    explained_spots,
+    merit,
+    needs_model_error,
+    quality_of,
+)
 from controller.perception.alignment.likelihood import gain, null_likelihood
 from controller.perception.alignment.optics import wavenumber_inv_A
 from controller.perception.alignment.polish import (
     KINEMATICAL_MODEL_ERROR,
-    Pose,
-    Scene,
     distinct,
     finish_kinematical,
     polish,
 )
+from controller.perception.alignment.pose import Pose, Scene
 from controller.perception.alignment.search import (
     Candidate,
     TemplateLibrary,
@@ -40,8 +46,7 @@ from controller.perception.alignment.search import (
     search,
     template_libraries,
 )
-from controller.perception.alignment.spots import Spots
-from controller.perception.alignment.structure import CrystalStructure
+from controller.perception.alignment.second_look import BEAMS, looked_around, sharpened
 from controller.perception.alignment.structure_free import fit_structure_free
 from controller.perception.alignment.sweep import sweep
 from controller.perception.alignment.task import (
@@ -53,6 +58,7 @@ from controller.perception.alignment.task import (
     resolution_inv_A,
     scene_of,
 )
+from controller.perception.alignment.two_at_a_time import for_each
 from controller.perception.alignment.zone import nearest_member
 
 Array = NDArray[np.float64]
@@ -63,8 +69,6 @@ _CANDIDATES = {(False, False): 30, (False, True): 18, (True, False): 90, (True, 
 """How many candidates are polished, for (small cell, lattice known)."""
 _APPROACH_BEAMS = 120
 _TRIAL_BEAMS = 160
-_BEAMS = 320
-_MOST_BEAMS = 600
 _QUICK_BEAMS = 120
 _QUICK_SCOUTS, _QUICK_CLIMBS = 5, 3
 _CLIMBS = 16
@@ -74,39 +78,11 @@ _HOPELESS = 0.2
 _CENTRE_RIVAL = 0.7
 """Coarse score, relative to the best, from which another centre is climbed too."""
 _WORTH_CLIMBING = 0.3
+_MERIT_RIVAL = 0.6
+"""Merit, relative to the best of other centres, from which a second look can turn the order."""
 _LEAST_QUALITY = 0.5
 _MOSTLY_EXPLAINED = 0.6
 """Part of the spots that lie on lit nodes at which the centre is right, whatever the quality."""
-_AROUND_RAD, _AROUND_STEP_RAD = 6.0e-3, 0.9e-3
-_CLOSE_RAD, _CLOSE_STEP_RAD = 1.5e-3, 0.4e-3
-_RIVALS_LOOKED_AT = 2
-_SURE_GAP, _SURE_PART, _SURE_QUALITY = 30.0, 0.97, 0.45
-_ALL_SPOTS, _ALL_SPOTS_IF_PERFECT = 0.92, 0.8
-"""Part of the counts in spots that the right orientation of a small cell predicts, at least."""
-_ALL_EXPLAINED = 0.85
-"""Part of the attainable gain that only the right top reaches."""
-_DOUBTFUL = 0.5
-"""Part of the attainable gain below which the surroundings of the best are looked over."""
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """One basin: its summit and what it means for the target zone."""
-
-    summit: Summit
-    tilt_mrad: TiltVector
-    in_plane_rotation_rad: float
-    orientation: Array
-    """Of the family member nearest to the beam, (3, 3)."""
-    structure: CrystalStructure
-
-
-@dataclass(frozen=True)
-class StructureFit:
-    """All basins that were worth climbing, best first; empty where none was."""
-
-    explanations: tuple[Explanation, ...]
-    scene: Scene
 
 
 def fit_structure(task: Task, *, first: Callable[[StructureFit], bool]) -> StructureFit:
@@ -134,10 +110,12 @@ def fit_structure(task: Task, *, first: Callable[[StructureFit], bool]) -> Struc
             quick = _quick(starts[0], model)
             if first(quick):
                 return quick
-        fit = _sharpened(_looked_around(_fit_at(starts, model), model), model)
-        if best is None or _merit(fit) > _merit(best):
+        fit = _fit_at(starts, model)
+        if best is None or merit(fit) > _MERIT_RIVAL * merit(best):
+            fit = sharpened(looked_around(fit, model), model)
+        if best is None or merit(fit) > merit(best):
             best = fit
-        if _quality_of(best) > enough or _is_explained(best):
+        if _is_convincing(best, enough):
             break
     return best or StructureFit((), scene_of(task, g_max, 1.0))
 
@@ -184,38 +162,19 @@ def _starts(
     return sorted(starts, key=lambda s: (_is_hopeless(s), -s.worth))
 
 
-def _sharpened(fit: StructureFit, model: BlochModel) -> StructureFit:
-    """The fit with its best top on twice the beams, where a few hundred explain it in part only.
+def _is_convincing(fit: StructureFit, enough: float) -> bool:
+    """Whether the centre of the fit is right: by its quality, or by where the spots lie.
 
-    Dense zones of large cells need them; elsewhere it costs half a second and changes nothing.
+    At high doses the model, not the counting, limits the quality; the spots still lie where they
+    should.
     """
-    if not 0.0 < _quality_of(fit) < _ALL_EXPLAINED:
-        return fit
-    best, *others = fit.explanations
-    more = finished(fit.scene, model, best.summit, beams=_MOST_BEAMS)
-    if more.pose.log_gain < best.summit.pose.log_gain:
-        return fit
-    return StructureFit((_explain(best.structure, more), *others), fit.scene)
-
-
-def _quality_of(fit: StructureFit) -> float:
-    return _quality(fit.explanations[0].summit) if fit.explanations else 0.0
-
-
-def _is_explained(fit: StructureFit) -> bool:
-    """Whether the spots lie where they should, however well their intensities are predicted.
-
-    At high doses the model, not the counting, limits the quality.
-    """
-    if _quality_of(fit) < _LEAST_QUALITY:
+    quality = quality_of(fit)
+    if quality == 0.0 or (
+        quality < WELL_EXPLAINED and needs_model_error(fit.explanations[0].summit)
+    ):
         return False
     _, part = explained_spots(fit.scene.spots, fit.explanations[0].summit)
-    return part > _MOSTLY_EXPLAINED
-
-
-def _quality(top: Summit) -> float:
-    """Gain as part of the attainable; zero where it was not climbed."""
-    return top.quality if np.isfinite(top.quality) else 0.0
+    return quality > enough or (quality >= _LEAST_QUALITY and part > _MOSTLY_EXPLAINED)
 
 
 def _quick(start: _Start, model: BlochModel) -> StructureFit:
@@ -229,7 +188,7 @@ def _quick(start: _Start, model: BlochModel) -> StructureFit:
         nearest = finish_kinematical(start.scene, poses[0])
         poses = [approach(start.scene, model, nearest, beams=_QUICK_BEAMS), *poses[1:]]
     top = summit(start.scene, model, poses[0], beams=_QUICK_BEAMS, thorough=False)
-    explanations = [_explain(structure, s) for s in [top, *(_unclimbed(p) for p in poses[1:])]]
+    explanations = [explain(structure, s) for s in [top, *(_unclimbed(p) for p in poses[1:])]]
     return StructureFit(tuple(explanations), start.scene)
 
 
@@ -238,7 +197,7 @@ def _fit_at(starts: list[_Start], model: BlochModel) -> StructureFit:
     hopeful = [s for s in starts if not _is_hopeless(s)]
     if not hopeful:
         structure = starts[0].task.structure
-        hopeless = [_explain(structure, _unclimbed(p)) for p in starts[0].poses]
+        hopeless = [explain(structure, _unclimbed(p)) for p in starts[0].poses]
         return StructureFit(tuple(hopeless), starts[0].scene)
     best: StructureFit | None = None
     for start in hopeful:
@@ -246,64 +205,11 @@ def _fit_at(starts: list[_Start], model: BlochModel) -> StructureFit:
         if start.worth < _WORTH_CLIMBING * hopeful[0].worth:
             continue
         fit = _climbed(start.task, start.scene, start.poses, model)
-        if best is None or _merit(fit) > _merit(best):
+        if best is None or merit(fit) > merit(best):
             best = fit
-        if _quality_of(best) > CONVINCING or _is_explained(best):
+        if _is_convincing(best, CONVINCING):
             break
     return best or StructureFit((), hopeful[0].scene)
-
-
-def _looked_around(fit: StructureFit, model: BlochModel) -> StructureFit:
-    """The fit, or where it is doubtful a better one within a third of a degree of it.
-
-    A small cell shows few spots, and several tilts explain their intensities nearly as well.
-    """
-    quality = _quality_of(fit)
-    if quality == 0.0:
-        return fit
-    structure, best = fit.explanations[0].structure, fit.explanations[0].summit
-    all_there = not is_small(structure) or is_all_explained(fit.scene.spots, best)
-    if all_there and quality > (_ALL_EXPLAINED if is_small(structure) else _DOUBTFUL):
-        return fit
-    if is_small(structure) and _is_beyond_doubt(fit):
-        tops = [best]
-    else:
-        most = 10 if is_small(structure) else 3
-        tops = tops_around(
-            fit.scene, model, best, radius_rad=_AROUND_RAD, step_rad=_AROUND_STEP_RAD, most=most
-        )
-    if is_small(structure) and tops[0].quality < _ALL_EXPLAINED:
-        tops = sorted([best, *tops], key=lambda s: -s.pose.log_gain)
-        for near in tops[:2]:
-            tops += tops_around(
-                fit.scene, model, near, radius_rad=_CLOSE_RAD, step_rad=_CLOSE_STEP_RAD, most=3
-            )
-    if is_small(structure) and not is_all_explained(fit.scene.spots, tops[0]):
-        tops += _around_rivals(fit, model)
-    tops = sorted(tops, key=lambda s: -s.pose.log_gain)[:2]
-    more = [_explain(structure, finished(fit.scene, model, s, beams=_BEAMS)) for s in tops]
-    ranked = sorted([*more, *fit.explanations], key=lambda e: -e.summit.pose.log_gain)
-    return StructureFit(tuple(ranked), fit.scene)
-
-
-def _around_rivals(fit: StructureFit, model: BlochModel) -> list[Summit]:
-    """Tops about the next best orientations, which climbed as far as the best did."""
-    tops = []
-    for e in fit.explanations[1 : 1 + _RIVALS_LOOKED_AT]:
-        if np.isfinite(e.summit.quality):
-            tops += tops_around(
-                fit.scene, model, e.summit, radius_rad=_AROUND_RAD, step_rad=_AROUND_STEP_RAD,
-                most=3,
-            )  # fmt: skip
-    return tops
-
-
-def _is_beyond_doubt(fit: StructureFit) -> bool:
-    """Every spot is where it should be and no other orientation comes near: only the top counts."""
-    best, *others = fit.explanations
-    gap = best.summit.pose.log_gain - max((e.summit.pose.log_gain for e in others), default=0.0)
-    _, part = explained_spots(fit.scene.spots, best.summit)
-    return gap > _SURE_GAP and part > _SURE_PART and best.summit.quality > _SURE_QUALITY
 
 
 def _is_hopeless(start: _Start) -> bool:
@@ -323,18 +229,6 @@ def _spot_gain(scene: Scene) -> float:
     return float(gain(n, b, perfect, unknown, null, KINEMATICAL_MODEL_ERROR))
 
 
-def _merit(fit: StructureFit) -> float:
-    """Gain times the parts of the attainable and of the spots that are explained.
-
-    About each centre other pixels are hidden and other spots found, so that gains alone mislead.
-    """
-    if not fit.explanations:
-        return -1.0
-    best = fit.explanations[0].summit
-    _, part = explained_spots(fit.scene.spots, best)
-    return max(best.pose.log_gain, 0.0) * _quality(best) * part
-
-
 def _polished(task: Task, scene: Scene, candidates: list[Candidate]) -> list[Pose]:
     """The best two-beam poses about one centre."""
     centre = task.spots.centre_px
@@ -351,21 +245,21 @@ def _climbed(task: Task, scene: Scene, poses: list[Pose], model: BlochModel) -> 
     if is_small(task.structure):
         swept = expected_poses(task, sweep(scene, poses, REACH_DEG, 30))
         swept = [p for p in swept if p.log_gain > 0.3 * swept[0].log_gain]
-        poses = distinct(scout(scene, model, poses + swept, most=_CLIMBS), 6, 0.25)
+        poses = distinct(scout(scene, model, poses + swept, most=_CLIMBS), 10, 0.25)
     else:
-        poses = distinct([finish_kinematical(scene, p) for p in poses], 4, 0.25)
+        poses = distinct(for_each(lambda p: finish_kinematical(scene, p), poses), 4, 0.25)
         starts = poses[:1] + [p for p in poses[1:] if _is_worth(p, poses[0])]
         starts += _circle_starts(task, starts[:1])
-        climbed = [approach(scene, model, p, beams=_APPROACH_BEAMS) for p in starts]
+        climbed = for_each(lambda p: approach(scene, model, p, beams=_APPROACH_BEAMS), starts)
         poses = distinct(climbed, 3, 0.15) + [p for p in poses if not _is_worth(p, poses[0])]
     if not poses:
         return StructureFit((), scene)
     worth = poses[:1] + [p for p in poses[1:] if _is_worth(p, poses[0])]
-    tops = [summit(scene, model, p, beams=_TRIAL_BEAMS) for p in worth]
-    summits = [finished(scene, model, s, beams=_BEAMS) for s in tops]
+    tops = for_each(lambda p: summit(scene, model, p, beams=_TRIAL_BEAMS), worth)
+    summits = for_each(lambda s: finished(scene, model, s, beams=BEAMS), tops)
     summits.sort(key=lambda s: -s.pose.log_gain)
     rest = [_unclimbed(p) for p in poses[1:] if not _is_worth(p, poses[0])]
-    explanations = [_explain(task.structure, s) for s in summits + rest]
+    explanations = [explain(task.structure, s) for s in summits + rest]
     return StructureFit(tuple(explanations), scene)
 
 
@@ -396,35 +290,6 @@ def _circle_starts(task: Task, poses: list[Pose]) -> list[Pose]:
     return starts
 
 
-def explained_spots(spots: Spots, summit: Summit) -> tuple[NDArray[np.bool_], float]:
-    """Which spots lie on a node that should be lit, and their part of the (capped) counts."""
-    lit = summit.expected > 0.15 * np.maximum(summit.counted, 0.0)
-    lit &= summit.expected > 0.3
-    used = np.zeros(len(spots), dtype=bool)
-    if lit.any():
-        at = summit.node_px[lit]
-        distance = np.hypot(
-            spots.x_px[:, None] - at[None, :, 0], spots.y_px[:, None] - at[None, :, 1]
-        )
-        used = distance.min(axis=1) < 2.0
-    weight = np.minimum(spots.counts, 60.0)
-    near_direct = np.hypot(
-        spots.x_px - summit.pose.centre_px[0], spots.y_px - summit.pose.centre_px[1]
-    )
-    weight = np.where(near_direct < 4.0 * spots.sigma_px + 2.0, 0.0, weight)
-    used |= near_direct < 2.0
-    return used, float(weight[used].sum() / max(float(weight.sum()), 1e-9))
-
-
-def is_all_explained(spots: Spots, summit: Summit) -> bool:
-    """Whether a small cell's few spots are all where it has some.
-
-    One orientation of many explains a part of them by chance.
-    """
-    least = _ALL_SPOTS_IF_PERFECT if summit.quality >= 1.0 else _ALL_SPOTS
-    return explained_spots(spots, summit)[1] >= least
-
-
 def opacity(scene: Scene, pose: Pose) -> float:
     """Thickness over the shortest extinction length: how strongly dynamical the pattern is."""
     return float(pose.thickness_A * np.sqrt(scene.coupling.max()))
@@ -434,8 +299,3 @@ def _unclimbed(pose: Pose) -> Summit:
     """A rival too poor to climb on Bloch waves, kept for the record."""
     nothing = np.empty(0)
     return Summit(pose, np.full((2, 2), np.nan), np.nan, np.empty((0, 2)), nothing, nothing, np.nan)
-
-
-def _explain(structure: CrystalStructure, summit: Summit) -> Explanation:
-    orientation, tilt, phi = nearest_member(structure, summit.pose.zone, summit.pose.orientation)
-    return Explanation(summit, tilt, phi, orientation, structure)

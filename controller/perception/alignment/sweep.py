@@ -11,7 +11,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.perception.alignment.polish import Pose, Scene, gain_of
+from controller.perception.alignment.polish import gain_of
+from controller.perception.alignment.pose import Pose, Scene
 
 Array = NDArray[np.float64]
 

@@ -13,7 +13,7 @@ from controller.perception.alignment.apertures import make_plate
 from controller.perception.alignment.bloch import BlochModel
 from controller.perception.alignment.optics import relativistic_factor, wavenumber_inv_A
 from controller.perception.alignment.pattern import Pattern
-from controller.perception.alignment.polish import Pose, Scene
+from controller.perception.alignment.pose import Pose, Scene
 from controller.perception.alignment.result import TiltPrior
 from controller.perception.alignment.scale import LatticeMatch
 from controller.perception.alignment.spots import Spots
