@@ -29,6 +29,8 @@ _AROUND_RAD, _AROUND_STEP_RAD = 6.0e-3, 0.9e-3
 _CLOSE_RAD, _CLOSE_STEP_RAD = 1.5e-3, 0.4e-3
 _LOOKS = 5
 """Tops of a small cell that are looked around at most, the best and its rivals."""
+_WORTH_A_LOOK = 0.7
+"""Gain, relative to the best, from which a close look can turn the order."""
 _RIVAL_MRAD = 5.0
 _LEAST_RELATIVE_GAP = 0.15
 """Gap to the next orientation, as part of the gain, below which a small cell is looked at again."""
@@ -44,6 +46,8 @@ def looked_around(fit: StructureFit, model: BlochModel) -> StructureFit:
         if len(seen) == (_LOOKS if is_small(e.structure) else 1) or not _is_doubtful(fit):
             break
         pose = e.summit.pose
+        if pose.log_gain < _WORTH_A_LOOK * fit.explanations[0].summit.pose.log_gain:
+            continue
         if all(_apart_rad(pose, other) > _AROUND_RAD for other in seen):
             fit = _with_tops_about(fit, model, e)
             seen.append(pose)
