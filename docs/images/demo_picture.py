@@ -9,7 +9,6 @@ power spectrum of the phase.
 import sys
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageOps
 
 PANELS = ("survey", "before", "after", "virtual", "phase", "spectrum")
@@ -29,6 +28,4 @@ def demo_picture(run: Path, target: str) -> Image.Image:
 
 if __name__ == "__main__":
     run, target, out = sys.argv[1:4]
-    picture = demo_picture(Path(run), target)
-    picture.save(out)
-    print(f"{out}: {np.asarray(picture).shape}")
+    demo_picture(Path(run), target).save(out)

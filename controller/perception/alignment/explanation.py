@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 
 WELL_EXPLAINED = 0.85
 """Part of the attainable gain that only the right top of the right orientation reaches."""
+_LARGE_CELL_A3, _LARGE_CELL_EXPLAINED = 1500.0, 0.6
 _ALL_SPOTS, _ALL_SPOTS_IF_PERFECT = 0.92, 0.8
 """Part of the counts in spots that the right orientation of a small cell predicts, at least."""
 
@@ -49,6 +50,11 @@ def explain(structure: CrystalStructure, summit: Summit) -> Explanation:
     """What a summit means for the member of the target family nearest to the beam."""
     orientation, tilt, phi = nearest_member(structure, summit.pose.zone, summit.pose.orientation)
     return Explanation(summit, tilt, phi, orientation, structure)
+
+
+def expected_quality(structure: CrystalStructure) -> float:
+    """Quality of the right top: less in large cells, whose beams are never all counted."""
+    return WELL_EXPLAINED if structure.volume < _LARGE_CELL_A3 else _LARGE_CELL_EXPLAINED
 
 
 def quality_of(fit: StructureFit) -> float:

@@ -13,6 +13,7 @@ from controller.perception.alignment.explanation import (
     WELL_EXPLAINED,
     Explanation,
     StructureFit,
+    expected_quality,
     explain,
     is_all_explained,
     needs_model_error,
@@ -34,7 +35,7 @@ _WORTH_A_LOOK = 0.7
 _RIVAL_MRAD = 5.0
 _LEAST_RELATIVE_GAP = 0.15
 """Gap to the next orientation, as part of the gain, below which a small cell is looked at again."""
-_HALF_EXPLAINED, _HALF_EXPLAINED_IF_POOR = 0.5, 0.75
+_HALF_EXPLAINED = 0.5
 """Part of the attainable gain below which the surroundings of the best of a large cell are looked
 over; more where no model error is large enough."""
 
@@ -91,7 +92,7 @@ def _is_doubtful(fit: StructureFit) -> bool:
     best = fit.explanations[0]
     poor = needs_model_error(best.summit)
     if not is_small(best.structure):
-        return quality < (_HALF_EXPLAINED_IF_POOR if poor else _HALF_EXPLAINED)
+        return quality < (expected_quality(best.structure) if poor else _HALF_EXPLAINED)
     rivals = [
         e.summit.pose.log_gain
         for e in fit.explanations

@@ -22,8 +22,8 @@ from controller.perception.alignment.dynamical import (
     summit,
 )
 from controller.perception.alignment.explanation import (
-    WELL_EXPLAINED,
     StructureFit,
+    expected_quality,
     explain,
     explained_spots,
     merit,
@@ -169,11 +169,12 @@ def _is_convincing(fit: StructureFit, enough: float) -> bool:
     should.
     """
     quality = quality_of(fit)
-    if quality == 0.0 or (
-        quality < WELL_EXPLAINED and needs_model_error(fit.explanations[0].summit)
-    ):
+    if quality == 0.0:
         return False
-    _, part = explained_spots(fit.scene.spots, fit.explanations[0].summit)
+    best = fit.explanations[0]
+    if quality < expected_quality(best.structure) and needs_model_error(best.summit):
+        return False
+    _, part = explained_spots(fit.scene.spots, best.summit)
     return quality > enough or (quality >= _LEAST_QUALITY and part > _MOSTLY_EXPLAINED)
 
 
