@@ -46,6 +46,8 @@ class Summit:
     """Relative standard deviation of the thickness at which the pattern is likeliest."""
     setting: tuple[bool, bool] = (False, False)
     """Inverted, kinematical."""
+    turn_sigma_rad: float = 0.0
+    """Standard deviation of the in-plane rotation, from the positions of the spots."""
 
 
 def scout(scene: Scene, model: BlochModel, poses: list[Pose], *, most: int) -> list[Pose]:
@@ -153,13 +155,14 @@ def _summit(
     turned = hill.pose.rotated(np.array([*place.offset, 0.0]))
     final = replace(turned, log_gain=place.log_gain, thickness_A=place.thickness_A)
     node_px, expected, counted, quality = hill.report(place)
+    turn_sigma = 0.0
     if turn:
-        final = turn_to_spots(hill.scene, final, node_px, expected)
+        final, turn_sigma = turn_to_spots(hill.scene, final, node_px, expected)
     # a rotation about (x, y) moves the zone axis by (y, -x): covariance in tilt components
     swap = np.array([[0.0, 1.0], [-1.0, 0.0]])
     return Summit(
         final, swap @ covariance @ swap.T, hill.model_error, node_px, expected, counted, quality,
-        place.spread, setting,
+        place.spread, setting, turn_sigma,
     )  # fmt: skip
 
 

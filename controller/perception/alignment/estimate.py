@@ -193,7 +193,7 @@ def _judged(task: Task, fit: StructureFit, *, effort: Effort) -> TiltEstimate:
     ]
     gap = pose.log_gain - max((e.summit.pose.log_gain for e in rivals), default=0.0)
     theta = float(np.hypot(*best.tilt_mrad)) * 1e-3
-    quality, formal = summit.quality, 1e3 * formal_radius(summit.covariance)
+    quality, formal = summit.quality, 1e3 * formal_radius(_covariance(best))
     thick, spread = opacity(fit.scene, pose), _spread_mrad(fit.explanations)
     wanted = _further_electrons(task.pattern.electrons, pose.log_gain, gap)
     reason = _doubt(pose.log_gain, gap, explained, quality, wanted) or _too_far(theta)
@@ -237,6 +237,13 @@ def _judged(task: Task, fit: StructureFit, *, effort: Effort) -> TiltEstimate:
         opacity=thick,
         spread_mrad=spread,
     )
+
+
+def _covariance(best: Explanation) -> Array:
+    """Of the tilt in rad^2, (2, 2): what is not known of the rotation turns the tilt sideways."""
+    sideways = 1e-3 * np.array([-best.tilt_mrad[1], best.tilt_mrad[0]])
+    turned = best.summit.turn_sigma_rad**2 * np.outer(sideways, sideways)
+    return np.asarray(best.summit.covariance + turned)
 
 
 def _spread_mrad(explanations: tuple[Explanation, ...]) -> float:

@@ -17,6 +17,8 @@ Array = NDArray[np.float64]
 
 _FARTHEST_SCALE = 0.04
 _AT_NODE_PX = 1.5
+UNKNOWN_TURN_RAD = 0.02
+"""Standard deviation of an in-plane rotation that no spots tell."""
 
 
 def register(
@@ -93,7 +95,7 @@ def _registered(  # noqa: PLR0913
         if near.sum() < 2:
             break
         arm = g[node[near]] / at[2]
-        move = _similarity(
+        move, _ = _similarity(
             arm, found[near] - at[:2] - arm, counts[near], sigma, at[2] / nominal[2] - 1.0,
             nominal[:2] - at[:2], 0.2,
         )  # fmt: skip
@@ -106,11 +108,18 @@ def _registered(  # noqa: PLR0913
     return at, turn
 
 
-def turn_to_spots(scene: Scene, pose: Pose, node_px: Array, expected: Array) -> Pose:
+def turn_to_spots(scene: Scene, pose: Pose, node_px: Array, expected: Array) -> tuple[Pose, float]:
     """In-plane rotation, centre and camera constant from the spots at nodes known to be lit.
 
     At a large tilt the rotation is what limits the answer: an error of 0.1 deg turns a tilt of
     14 deg by 0.02.  Bright spots are told to a twentieth of a pixel and count accordingly.
+
+    Returns
+    -------
+    Pose
+        The pose, turned.
+    float
+        Standard deviation of its rotation, in rad.
     """
     lit = node_px[expected > max(0.3, 0.01 * float(expected.max(initial=0.0)))]
     spots = scene.spots
@@ -119,14 +128,14 @@ def turn_to_spots(scene: Scene, pose: Pose, node_px: Array, expected: Array) -> 
         bragg[spots.direct] = False
     found = np.stack([spots.x_px, spots.y_px], 1)[bragg]
     if len(lit) < 2 or len(found) < 2:
-        return pose
+        return pose, UNKNOWN_TURN_RAD
     distance = np.linalg.norm(found[:, None] - lit[None], axis=2)
     node = np.argmin(distance, axis=1)
     near = distance[np.arange(len(found)), node] < _AT_NODE_PX
     if near.sum() < 2:
-        return pose
+        return pose, UNKNOWN_TURN_RAD
     centre = np.array(pose.centre_px)
-    move = _similarity(
+    move, turn_sigma = _similarity(
         lit[node[near]] - centre,
         found[near] - lit[node[near]],
         spots.counts[bragg][near] / spots.sigma_px**2,
@@ -136,11 +145,12 @@ def turn_to_spots(scene: Scene, pose: Pose, node_px: Array, expected: Array) -> 
         0.05,
     )
     turned = pose.rotated(np.array([0.0, 0.0, move[3]]))
-    return replace(
+    moved = replace(
         turned,
         centre_px=(float(centre[0] + move[0]), float(centre[1] + move[1])),
         inv_A_per_px=pose.inv_A_per_px / (1.0 + float(move[2])),
     )
+    return moved, float(turn_sigma)
 
 
 def _scale_limits(scene: Scene, slack: float) -> tuple[float, float]:
@@ -158,11 +168,12 @@ def _similarity(
     scale_off: float,
     centre_off: Array,
     floor_px: float,
-) -> Array:
+) -> tuple[Array, float]:
     """Shift x, y (px), relative magnification, rotation (rad) by least squares with priors.
 
-    ``sigma`` is that of the centre (px) and of the camera constant (relative).  A magnification m
-    turns the camera constant into itself / (1 + m), which is pulled towards the nominal value.
+    Beside it the standard deviation of the rotation.  ``sigma`` is that of the centre (px) and of
+    the camera constant (relative).  A magnification m turns the camera constant into itself /
+    (1 + m), which is pulled towards the nominal value.
     """
     pull = np.array([1.0 / sigma[0] ** 2, 1.0 / sigma[0] ** 2, 1.0 / sigma[1] ** 2, 2500.0])
     normal = np.diag(pull)
@@ -176,4 +187,5 @@ def _similarity(
         for k in range(2):
             right += w2 * residual[i, k] * row[k]
             normal += w2 * np.outer(row[k], row[k])
-    return np.linalg.solve(normal, right)
+    inverse = np.linalg.inv(normal)
+    return inverse @ right, np.sqrt(inverse[3, 3])
