@@ -42,12 +42,13 @@ Array = NDArray[np.float64]
 
 _FEWEST_ELECTRONS = 150.0
 _LEAST_GAIN = 12.0
-_LEAST_GAP = 5.0
+_LEAST_GAP, _LEAST_RELATIVE_GAP, _ENOUGH_GAP = 5.0, 0.09, 25.0
+"""In log-likelihood; as part of the gain, since the model's error grows with it; always enough."""
 _LEAST_EXPLAINED = 0.55
 _LEAST_EXPLAINED_IF_SURE = 0.3
 _SURE_QUALITY, _SURE_GAP = 0.6, 20.0
 """Intensities so well predicted that what lies beside the nodes belongs to another crystal."""
-_CERTAIN_QUALITY, _CERTAIN_GAP = 0.9, 0.3
+_CERTAIN_QUALITY, _CERTAIN_GAP = 0.9, 0.25
 """Quality, and gap as part of the gain, that only the right orientation of a small cell has."""
 _LEAST_QUALITY = 0.45
 _LEAST_QUALITY_IF_EXPLAINED, _ALL_BUT_A_FEW = 0.3, 0.95
@@ -276,10 +277,11 @@ def _doubt(gain: float, gap: float, explained: float, quality: float, wanted: fl
             f"(needed {100 * _LEAST_EXPLAINED:.0f} %): another structure, a second crystal, or a "
             f"tilt beyond {REACH_DEG:.0f} deg"
         )
-    if not gap >= _LEAST_GAP:
+    needed = _needed_gap(gain)
+    if not gap >= needed:
         return (
             f"another orientation explains the pattern nearly as well (gap {gap:.1f} in "
-            f"log-likelihood, needed {_LEAST_GAP:.0f}); {wanted or 0:.1e} more electrons would tell"
+            f"log-likelihood, needed {needed:.0f}); {wanted or 0:.1e} more electrons would tell"
         )
     least = _LEAST_QUALITY_IF_EXPLAINED if explained >= _ALL_BUT_A_FEW else _LEAST_QUALITY
     if not quality >= least:
@@ -289,6 +291,11 @@ def _doubt(gain: float, gap: float, explained: float, quality: float, wanted: fl
             f"or a centre that was not found"
         )
     return ""
+
+
+def _needed_gap(gain: float) -> float:
+    """Log-likelihood by which the next orientation has to lag behind one that gains this much."""
+    return min(max(_LEAST_GAP, _LEAST_RELATIVE_GAP * gain), _ENOUGH_GAP)
 
 
 def _left_over(spots: Spots, summit: Summit) -> str:
@@ -307,7 +314,7 @@ def _further_electrons(electrons: float, gain: float, gap: float) -> float | Non
 
     Gains grow with the number of electrons, and so does the gap between two orientations.
     """
-    short = max(_LEAST_GAIN / max(gain, 1.0), _LEAST_GAP / max(gap, 0.5))
+    short = max(_LEAST_GAIN / max(gain, 1.0), _needed_gap(gain) / max(gap, 0.5))
     if short <= 1.0:
         return None
     return electrons * float(np.clip(1.3 * short - 1.0, 0.5, 9.0))
