@@ -35,6 +35,8 @@ _WORTH_A_LOOK = 0.7
 _RIVAL_MRAD = 5.0
 _LEAST_RELATIVE_GAP = 0.15
 """Gap to the next orientation, as part of the gain, below which a small cell is looked at again."""
+_HOPELESS = 0.35
+"""Part of the attainable gain below which no top nearby is the right one: another crystal."""
 _HALF_EXPLAINED = 0.5
 """Part of the attainable gain below which the surroundings of the best of a large cell are looked
 over; more where no model error is large enough."""
@@ -87,7 +89,7 @@ def _is_doubtful(fit: StructureFit) -> bool:
     other orientation comes near.
     """
     quality = quality_of(fit)
-    if quality == 0.0:
+    if quality < _HOPELESS:
         return False
     best = fit.explanations[0]
     poor = needs_model_error(best.summit)
