@@ -17,7 +17,7 @@ from recon.patterns import Patterns
 from recon.ptychography.experiment import Experiment
 from recon.ptychography.optics import Grid
 from recon.ptychography.raster import make_canvas
-from recon.ptychography.solver import CHUNK, MultisliceSolver, SolverSettings, worker_threads
+from recon.ptychography.solver import MultisliceSolver, SolverSettings, chunk_size, worker_threads
 
 
 def experiment(positions: int, n: int, slices: int) -> Experiment:
@@ -39,14 +39,14 @@ def noise_patterns(count: int, n: int, electrons: int) -> Patterns:
 
 def floor_s(executor: ThreadPoolExecutor, count: int, n: int, ffts: int) -> float:
     """Wall seconds of ``ffts`` FFTs for each of ``count`` patterns."""
-    wave = torch.randn(CHUNK, n, n, dtype=torch.complex64)
+    wave = torch.randn(chunk_size(n), n, n, dtype=torch.complex64)
 
     def work(_: int) -> None:
         for _ in range(ffts):
             torch.fft.fft2(wave)
 
     started = time.perf_counter()
-    list(executor.map(work, range(count // CHUNK)))
+    list(executor.map(work, range(count // len(wave))))
     return time.perf_counter() - started
 
 

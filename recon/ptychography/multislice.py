@@ -2,12 +2,15 @@
 
     psi_{s+1} = F^-1[H F[t_s psi_s]],   t_s = exp(i V_s),   I = |F[t_S psi_S]|^2
 
-For a real loss L with dL/dI = f, the gradient with respect to the conjugate wave in the detector is
-f Psi; each step back multiplies with the conjugate of what the step forward multiplied with, and
+For a real loss L with dL/dI = f, the wave that the detector misses is r = -2 f Psi; each step back
+multiplies with the conjugate of what the step forward multiplied with, and
 
-    dL/dV_s = 2 Im(g_s conj(t_s psi_s)),   g_s = dL/d(t_s psi_s)*.
+    dL/dV_s = -Im(r_s conj(t_s psi_s)),   r_s: what is missing after slice s.
 
-Per pattern 2S - 1 FFTs forward and as many back.
+The adjoint carries c = conj(r): the conjugate of F^-1[H* F[r]] is F[H F^-1[c]], so that no
+transmission function, propagator or wave has to be conjugated, and dL/dV_s = Im(c_s t_s psi_s).
+Where f is the same in all pixels nothing is missing: a constant may be left out of f, for no
+phase changes the number of electrons. Per pattern 2S - 1 FFTs forward and as many back.
 """
 
 from dataclasses import dataclass
@@ -33,16 +36,6 @@ class Waves:
         return (self.detector.real.square() + self.detector.imag.square()).sum(dim=1)
 
 
-def overlap(g_hat: Tensor, psi_hat: Tensor) -> Tensor:
-    """(2 / n^2) sum Im(conj(g_hat) psi_hat) over patterns and modes, float32 (n, n).
-
-    The derivative of the loss by a phase phi(k) where the wave is exp(-i phi) psi_hat.
-    """
-    n = g_hat.shape[-1]
-    product = g_hat.real * psi_hat.imag - g_hat.imag * psi_hat.real
-    return product.sum(dim=(0, 1)) * (2 / n**2)
-
-
 def forward(probes: Tensor, slices: Tensor, H: Tensor, *, keep_spectra: bool = False) -> Waves:
     """Send a batch of probes through the specimen.
 
@@ -57,16 +50,13 @@ def forward(probes: Tensor, slices: Tensor, H: Tensor, *, keep_spectra: bool = F
     keep_spectra
         Also keep what ``backward`` needs for the derivative by the propagator.
     """
-    psi = probes
-    after: list[Tensor] = []
+    after = [probes * slices[0, :, None]]
     arriving: list[Tensor] = []
-    for s in range(len(slices)):
-        if s:
-            spectrum = fft2(after[-1]).mul_(H)
-            if keep_spectra:
-                arriving.append(spectrum)
-            psi = ifft2(spectrum)
-        after.append(psi * slices[s, :, None])
+    for t in slices[1:]:
+        spectrum = fft2(after[-1]).mul_(H)
+        if keep_spectra:
+            arriving.append(spectrum)
+        after.append(ifft2(spectrum).mul_(t[:, None]))
     return Waves(after, fft2(after[-1], norm="ortho"), arriving)
 
 
@@ -74,39 +64,52 @@ def backward(
     waves: Waves,
     slices: Tensor,
     H: Tensor,
-    factor: Tensor,
+    missing: Tensor,
     *,
     tied: bool = False,
+    to_probe: bool = True,
     propagator_pull: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Gradient of the loss by the phase of every slice, and by the conjugate entrance wave.
+    """Gradient of the loss by the phase of every slice, and what the entrance wave lacks.
 
     Parameters
     ----------
-    factor
-        f = dL/dI, float32, (batch, n, n).
+    missing
+        c in the detector, conj(-2 f Psi), complex64, (batch, mode, n, n).
     tied
         The slices are one and the same phase: return the sum over slices.
+    to_probe
+        Take the last step, too; without it the second tensor means nothing.
     propagator_pull
         If given, float32 (n, n): dL/d phase of the propagator is added to it; needs the spectra.
 
     Returns
     -------
     Tensor, float32, (slice or 1, batch, n, n); Tensor, complex64, (batch, mode, n, n)
+        The second is c at the entrance: -2 times the conjugate of dL/d psi*.
     """
-    count = len(waves.after)
-    gradient = torch.zeros((1 if tied else count, *waves.detector.shape), dtype=H.dtype)
-    gradient = gradient.to(slices.device)
-    unique = slices[:1] if tied else slices
-    conjugate = unique.conj().resolve_conj().expand(count, -1, -1, -1)
-    back = H.conj().resolve_conj()
-    g = ifft2(waves.detector * factor[:, None], norm="ortho")
-    for s in reversed(range(count)):
-        gradient[0 if tied else s].addcmul_(g, waves.after[s].conj())
-        g = g * conjugate[s, :, None]
+    c = fft2(missing, norm="ortho")
+    products: list[Tensor] = []
+    overlap: Tensor | None = None
+    for s in reversed(range(len(waves.after))):
+        if tied and products:
+            products[0].addcmul_(c, waves.after[s])
+        else:
+            products.append(c * waves.after[s])
+        if s or to_probe:
+            c.mul_(slices[s, :, None])
         if s:
-            g_hat = fft2(g)
+            c = ifft2(c)
             if propagator_pull is not None:
-                propagator_pull += overlap(g_hat, waves.arriving[s - 1])
-            g = ifft2(g_hat.mul_(back))
-    return gradient.sum(dim=2).imag * 2, g
+                arriving = waves.arriving[s - 1]
+                overlap = c * arriving if overlap is None else overlap.addcmul_(c, arriving)
+            c = fft2(c.mul_(H))
+    if propagator_pull is not None and overlap is not None:
+        propagator_pull -= overlap.sum(dim=(0, 1)).imag
+    gradients = [_over_modes(product).imag for product in reversed(products)]
+    return torch.stack(gradients) if len(gradients) > 1 else gradients[0][None], c
+
+
+def _over_modes(product: Tensor) -> Tensor:
+    """Sum over the modes, (batch, n, n); one mode is not copied."""
+    return product.sum(dim=1) if product.shape[1] > 1 else product[:, 0]

@@ -84,17 +84,22 @@ def propagator(grid: Grid, distance_A: float, tilt_mrad: tuple[float, float]) ->
     return torch.exp(-1j * propagation_phase(grid, distance_A, tilt_mrad)).to(torch.complex64)
 
 
-def shifted_probes(spectrum: Tensor, grid: Grid, steps: int) -> Tensor:
-    """Probes in real space at every sub-pixel shift on a ``steps`` x ``steps`` raster.
+def sub_pixel_ramps(grid: Grid, steps: int) -> Tensor:
+    """Phase ramps exp(-2 pi i k . r) to every sub-pixel shift on a ``steps`` x ``steps`` raster.
 
     Returns
     -------
     Tensor, complex64, (steps * steps, n, n)
-        Entry ``i * steps + j`` is centred on pixel (n//2 + i / steps, n//2 + j / steps).
+        Entry ``i * steps + j`` moves a probe to pixel (n//2 + i / steps, n//2 + j / steps).
     """
-    ky, kx = grid.frequencies()
-    shift = (torch.arange(steps, dtype=torch.float64) / steps + grid.n // 2) * grid.sampling_A
-    along_y = torch.exp(-2j * torch.pi * shift[:, None, None] * ky)
-    along_x = torch.exp(-2j * torch.pi * shift[:, None, None] * kx)
-    ramps = (along_y[:, None] * along_x[None]).reshape(steps * steps, grid.n, grid.n)
-    return torch.fft.ifft2(spectrum * ramps, norm="ortho").to(torch.complex64)
+    k = torch.fft.fftfreq(grid.n, dtype=torch.float64)
+    shift = torch.arange(steps, dtype=torch.float64) / steps + grid.n // 2
+    along = torch.exp(-2j * torch.pi * shift[:, None] * k).to(torch.complex64)
+    ramps = along[:, None, :, None] * along[None, :, None, :]
+    return ramps.reshape(steps * steps, grid.n, grid.n)
+
+
+def shifted_probes(spectrum: Tensor, grid: Grid, steps: int) -> Tensor:
+    """Probes in real space at the shifts of ``sub_pixel_ramps``, complex64, (shift, n, n)."""
+    ramps = sub_pixel_ramps(grid, steps)
+    return torch.fft.ifft2(spectrum.to(torch.complex64) * ramps, norm="ortho")

@@ -30,12 +30,17 @@ class Raster:
     corner: Tensor
     shift_index: Tensor
 
-    def window(self, which: Tensor, n: int, width: int) -> Tensor:
-        """Flat object indices of the windows of the chosen positions, int64, (batch, n, n)."""
-        along = torch.arange(n, device=which.device)
-        corner = self.corner[which]
-        rows = (corner[:, 0, None] + along) * width
-        return rows[:, :, None] + (corner[:, 1, None] + along)[:, None, :]
+    def of(self, which: Tensor) -> "Raster":
+        """The chosen positions, in that order."""
+        return Raster(self.corner[which], self.shift_index[which])
+
+    def part(self, first: int, last: int) -> "Raster":
+        """Positions ``first:last``, not copied."""
+        return Raster(self.corner[first:last], self.shift_index[first:last])
+
+    def to(self, device: torch.device) -> "Raster":
+        """The same on another device."""
+        return Raster(self.corner.to(device), self.shift_index.to(device))
 
 
 def make_canvas(positions_A: NDArray[np.float64], sampling_A: float, n: int) -> Canvas:

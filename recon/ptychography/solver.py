@@ -13,7 +13,7 @@ Sources: Odstrcil et al., Opt. Express 26 (2018) 3108; Thibault & Guizar-Sicairo
 14 (2012) 063004.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,17 +25,23 @@ from torch import Tensor
 
 from recon.execution import Alone, Team
 from recon.patterns import Patterns
-from recon.ptychography.counts import CountStore
+from recon.ptychography.chunks import Chunk, Illumination, look
+from recon.ptychography.counts import CountStore, Hits
 from recon.ptychography.experiment import Experiment
-from recon.ptychography.likelihood import poisson_factor, poisson_loss
-from recon.ptychography.multislice import Waves, backward, forward, overlap
-from recon.ptychography.optics import shifted_probes
+from recon.ptychography.likelihood import sparse_losses
+from recon.ptychography.optics import sub_pixel_ramps
+from recon.ptychography.patches import add_patches
 from recon.ptychography.pulls import Pulls
 from recon.ptychography.raster import SUB_PIXEL_STEPS, Canvas, place
 from recon.ptychography.variation import variation_gradient
 
-CHUNK = 64
-"""Patterns per worker call: the waves of one chunk fit a processor cache."""
+CHUNK = 32
+"""Patterns of 64 x 64 pixels per worker call: their waves fit a processor cache."""
+
+
+def chunk_size(n: int) -> int:
+    """Patterns of n x n pixels per worker call."""
+    return max(1, CHUNK * 64**2 // n**2)
 
 
 @dataclass(frozen=True)
@@ -62,20 +68,6 @@ class PassResult:
 
     fitted: float
     held_out: float
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """What a worker found out about some patterns."""
-
-    which: Tensor
-    window: Tensor
-    gradient: Tensor
-    loss: float
-    held: float
-    aperture: Tensor
-    """dL/d phase of the aperture and of the propagator; zeros where they were not asked for."""
-    propagator: Tensor
 
 
 @contextmanager
@@ -120,13 +112,16 @@ class MultisliceSolver:
         self.canvas = canvas
         self.settings = settings
         self.patterns = fitted
-        self.counts = CountStore(fitted, self.device)
-        self.held = None if held_out is None else CountStore(held_out, self.device)
+        self.counts = CountStore(fitted, self.device, held_out)
         self.electrons = fitted.n_electrons
         self.electrons_held = 0 if held_out is None else held_out.n_electrons
         self.per_pattern = fitted.n_electrons / fitted.n_patterns
         self.floor = settings.floor_fraction * self.per_pattern / fitted.n**2
         self.measured = torch.from_numpy(fitted.measured).to(self.device, torch.float32)
+        self.blind = torch.from_numpy(np.flatnonzero(~fitted.measured)).to(self.device)
+        shares = [1.0] if held_out is None else [1.0, held_out.n_electrons / max(self.electrons, 1)]
+        self.shares = torch.tensor(shares, dtype=torch.float64, device=self.device)
+        self.ramps = sub_pixel_ramps(experiment.grid, SUB_PIXEL_STEPS).to(self.device)
         self.tied = settings.coupling == 0
         shape = (1 if self.tied else experiment.n_slices, *canvas.shape)
         self.slices = torch.zeros(shape, device=self.device)
@@ -152,15 +147,15 @@ class MultisliceSolver:
         """
         self.experiment = experiment
         positions = experiment.positions_A()[self.patterns.position]
-        sampling = experiment.grid.sampling_A
-        raster = place(positions, sampling, self.patterns.n, self.canvas)
-        self.raster = type(raster)(
-            raster.corner.to(self.device), raster.shift_index.to(self.device)
+        raster = place(positions, experiment.grid.sampling_A, self.patterns.n, self.canvas)
+        spectrum = (experiment.probe_spectrum() * self.per_pattern**0.5).to(self.ramps)
+        self.lit = Illumination(
+            raster=raster.to(self.device),
+            probes=torch.fft.ifft2(spectrum * self.ramps, norm="ortho"),
+            H=experiment.propagator().to(self.device),
+            n_slices=experiment.n_slices,
+            blind=self.blind,
         )
-        spectrum = experiment.probe_spectrum() * self.per_pattern**0.5
-        probes = shifted_probes(spectrum, experiment.grid, SUB_PIXEL_STEPS)
-        self.probes = probes.to(self.device)
-        self.H = experiment.propagator().to(self.device)
         if reweigh:
             self.preconditioner = self._preconditioner()
 
@@ -172,18 +167,16 @@ class MultisliceSolver:
 
     def _preconditioner(self) -> Tensor:
         """1 / (2 S electrons per object pixel), float32, (rows, cols)."""
-        illumination = torch.zeros(self.canvas.shape, device=self.device).view(-1)
-        density = self.probes.abs().square()
-        everyone = torch.arange(self.patterns.n_patterns, device=self.device)
-        for which in torch.split(everyone, 512):
-            window = self.raster.window(which, self.patterns.n, self.canvas.shape[1])
-            illumination.index_add_(
-                0, window.view(-1), density[self.raster.shift_index[which]].view(-1)
-            )
+        illumination = torch.zeros((1, *self.canvas.shape), device=self.device)
+        density = self.lit.probes.real.square() + self.lit.probes.imag.square()
+        size = self._chunk_size()
+        for first in range(0, self.patterns.n_patterns, size):
+            raster = self.lit.raster.part(first, first + size)
+            lit = density.index_select(0, raster.shift_index)
+            add_patches(illumination, raster.corner, lit[None])
         smallest = self.settings.illumination_floor * illumination.max()
-        scaled = 1 / (2 * self.experiment.n_slices * (illumination + smallest))
-        self.illumination = illumination.view(self.canvas.shape)
-        return scaled.view(self.canvas.shape)
+        self.illumination = illumination[0]
+        return 1 / (2 * self.experiment.n_slices * (self.illumination + smallest))
 
     def all_slices(self) -> Tensor:
         """Phase of every slice, float32, (slice, rows, cols), a copy."""
@@ -191,7 +184,8 @@ class MultisliceSolver:
 
     def transmission(self) -> Tensor:
         """t_s = exp(i V_s), complex64, (slice or 1, rows, cols)."""
-        return torch.polar(torch.ones_like(self.slices), self.slices)
+        # several times faster than torch.polar
+        return torch.complex(self.slices.cos(), self.slices.sin())
 
     def run_pass(
         self,
@@ -206,102 +200,81 @@ class MultisliceSolver:
         ``on_pulls`` gets what each batch says about the global parameters and the part of the
         patterns that it holds; it may recalibrate this solver.
         """
-        order = torch.from_numpy(rng.permutation(self.patterns.n_patterns)).to(self.device)
-        loss = held = 0.0
-        done = 0
-        for batch in torch.split(order, self.settings.batch):
-            transmission = self.transmission()
-            size = CHUNK if self.device.type == "cpu" else len(batch)
-            look = partial(
-                self.chunk_of, transmission=transmission, with_pulls=on_pulls is not None
-            )
-            mine = self.team.share(batch)
-            parts = list(executor.map(look, torch.split(mine, size) if len(mine) else ()))
-            loss += sum(part.loss for part in parts)
-            held += sum(part.held for part in parts)
-            gradient = self._gradient_of(parts)
-            self.team.add_up(gradient)
+        order = torch.from_numpy(rng.permutation(self.patterns.n_patterns))
+        batches = [self.team.share(batch) for batch in torch.split(order, self.settings.batch)]
+        losses = torch.zeros_like(self.shares)
+        hits = self.counts.hits(batches[0])
+        for number, batch in enumerate(batches):
+            size = min(self.settings.batch, len(order) - number * self.settings.batch)
+            share = size / len(order)
+            # the next batch is made ready while this one is looked at
+            coming = executor.submit(self.counts.hits, batches[(number + 1) % len(batches)])
+            pulls, of_batch = self.look(batch, executor, hits, with_pulls=on_pulls is not None)
+            hits = coming.result()
+            losses += of_batch
+            self.team.add_up(pulls.gradient)
             if on_pulls is not None:
-                pulls = self.pulls_of(parts, gradient)
                 self.team.add_up(pulls.aperture, pulls.propagator, pulls.lever)
-                on_pulls(pulls, len(batch) / len(order))
-            self._step(gradient, len(batch) / len(order))
-            done += len(batch)
+                on_pulls(pulls, share)
+            self._step(pulls.gradient, share)
             if on_batch is not None:
-                on_batch(done / len(order))
-        sums = torch.tensor([loss, held], dtype=torch.float64, device=self.device)
-        self.team.add_up(sums)
-        loss, held = sums.tolist()
+                on_batch((number * self.settings.batch + size) / len(order))
+        self.team.add_up(losses)
+        fitted, *held = losses.tolist()
         return PassResult(
-            fitted=loss / max(self.electrons, 1),
-            held_out=held / self.electrons_held if self.electrons_held else float("nan"),
+            fitted=fitted / max(self.electrons, 1),
+            held_out=held[0] / self.electrons_held if self.electrons_held else float("nan"),
         )
 
-    def _gradient_of(self, parts: Sequence["Chunk"]) -> Tensor:
+    def look(
+        self,
+        which: Tensor,
+        executor: ThreadPoolExecutor,
+        hits: Hits | None = None,
+        *,
+        with_pulls: bool,
+    ) -> tuple[Pulls, Tensor]:
+        """Sums over the patterns ``which``: gradient, pulls if asked for, losses float64 (set,)."""
+        hits = self.counts.hits(which) if hits is None else hits
+        raster = self.lit.raster.of(which.to(self.device))
         gradient = torch.zeros_like(self.slices)
-        for part in parts:
-            gradient.view(len(gradient), -1).index_add_(1, part.window, part.gradient)
-        return gradient
+        flat = torch.zeros_like(self.measured)
+        lever = torch.zeros((2 if with_pulls else 0, *self.slices.shape), device=self.device)
+        pulls = Pulls(flat, flat.clone(), lever, gradient)
+        see = partial(
+            look, self.lit, transmission=self.transmission(), floor=self.floor,
+            with_pulls=with_pulls,
+        )  # fmt: skip
+        size, n_patterns = self._chunk_size(), len(which)
+        parts = [(i, min(i + size, n_patterns)) for i in range(0, n_patterns, size)]
+        rasters = [raster.part(*part) for part in parts]
+        some = [hits.part(*part, self.patterns.n**2) for part in parts]
+        intensity, unseen = [torch.zeros(0, device=self.device)], torch.zeros_like(self.shares[0])
+        # one after the other as they come: the same sum every time, while others are computed
+        for chunk in executor.map(see, rasters, some):
+            intensity.append(chunk.intensity)
+            unseen += chunk.unseen
+            add_patches(gradient, chunk.raster.corner, chunk.gradient)
+            if with_pulls:
+                _add_pulls(pulls, chunk)
+        losses = sparse_losses(
+            torch.cat(intensity),
+            hits,
+            expected=n_patterns * self.per_pattern - unseen,
+            floor=self.floor,
+            shares=self.shares,
+            pixels=n_patterns * self.patterns.n**2,
+        )
+        return pulls, losses
 
-    def pulls_of(self, parts: Sequence["Chunk"], gradient: Tensor | None = None) -> Pulls:
-        """Sum what chunks say about the global parameters."""
-        n = self.patterns.n
-        lever = torch.zeros((2, *self.slices.shape), device=self.device)
-        aperture, propagator = torch.zeros_like(self.measured), torch.zeros_like(self.measured)
-        along = torch.arange(n, device=self.device, dtype=torch.float32) - n // 2
-        for part in parts:
-            aperture += part.aperture
-            propagator += part.propagator
-            index = self.raster.shift_index[part.which]
-            below = (index // SUB_PIXEL_STEPS / SUB_PIXEL_STEPS)[:, None]
-            right = (index % SUB_PIXEL_STEPS / SUB_PIXEL_STEPS)[:, None]
-            patches = part.gradient.view(-1, len(part.which), n, n)
-            arms = (along - below)[:, :, None], (along - right)[:, None, :]
-            for image, arm in zip(lever, arms, strict=True):
-                weighted = (patches * arm).reshape(len(patches), -1)
-                image.view(len(patches), -1).index_add_(1, part.window, weighted)
-        full = self._gradient_of(parts) if gradient is None else gradient
-        return Pulls(aperture, propagator, lever, full)
-
-    def _send(
-        self, which: Tensor, transmission: Tensor, *, keep_spectra: bool
-    ) -> tuple[Tensor, Tensor, Tensor, Waves]:
-        """Windows, probes, transmission functions and waves of some patterns."""
-        n = self.patterns.n
-        window = self.raster.window(which, n, self.canvas.shape[1]).view(-1)
-        flat = transmission.view(len(transmission), -1)
-        slices = torch.stack([layer.index_select(0, window) for layer in flat])
-        slices = slices.view(-1, len(which), n, n)
-        slices = slices.expand(self.experiment.n_slices, -1, -1, -1)
-        probes = self.probes[self.raster.shift_index[which]][:, None]
-        return window, probes, slices, forward(probes, slices, self.H, keep_spectra=keep_spectra)
+    def _chunk_size(self) -> int:
+        """Patterns per worker call: few on a processor, as many as come on a GPU."""
+        return chunk_size(self.patterns.n) if self.device.type == "cpu" else 1 << 20
 
     def expected(self, which: Tensor, transmission: Tensor) -> Tensor:
         """Expected electrons of some patterns, float32, (batch, n, n)."""
-        waves = self._send(which, transmission, keep_spectra=False)[3]
+        _, waves = self.lit.send(self.lit.raster.of(which), transmission)
         return waves.intensity() * self.measured
-
-    def chunk_of(self, which: Tensor, transmission: Tensor, *, with_pulls: bool) -> "Chunk":
-        """Likelihood and gradients of some patterns with the object as it is."""
-        window, probes, slices, waves = self._send(which, transmission, keep_spectra=with_pulls)
-        intensity = waves.intensity()
-        counts = self.counts.dense(which)
-        factor = poisson_factor(intensity, counts, self.measured, self.floor)
-        loss = poisson_loss(intensity * self.measured, counts, self.floor)
-        held = 0.0
-        if self.held is not None:
-            ratio = self.electrons_held / self.electrons
-            expected = ratio * intensity * self.measured
-            held = float(poisson_loss(expected, self.held.dense(which), ratio * self.floor))
-        propagator, aperture = torch.zeros_like(self.measured), torch.zeros_like(self.measured)
-        gradient, entering = backward(
-            waves, slices, self.H, factor, tied=self.tied,
-            propagator_pull=propagator if with_pulls else None,
-        )  # fmt: skip
-        if with_pulls:
-            aperture = overlap(torch.fft.fft2(entering), torch.fft.fft2(probes))
-        gradient = gradient.reshape(len(gradient), -1)
-        return Chunk(which, window, gradient, float(loss), held, aperture, propagator)
 
     def _step(self, gradient: Tensor, share: float) -> None:
         if self.settings.variation:
@@ -313,3 +286,13 @@ class MultisliceSolver:
         self.slices.add_(self.velocity)
         if self.settings.positivity:
             self.slices.clamp_(min=0)
+
+
+def _add_pulls(pulls: Pulls, chunk: Chunk) -> None:
+    """Take in what a chunk says besides its gradient."""
+    if chunk.lever is None or chunk.aperture is None or chunk.propagator is None:
+        raise ValueError("the chunk was looked at without pulls")
+    pulls.aperture += chunk.aperture
+    pulls.propagator += chunk.propagator
+    for image, arm in zip(pulls.lever, chunk.lever, strict=True):
+        add_patches(image, chunk.raster.corner, arm)

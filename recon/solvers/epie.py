@@ -93,7 +93,8 @@ class EpieSolver:
     def _revise(self, which: Tensor, table: Tensor) -> tuple[float, float]:
         """Fit one pattern; losses are those before."""
         problem = self.problem
-        slices, window = problem.gather(self.transmission, which)
+        slices = problem.gather(self.transmission, which)
+        row, col = problem.raster.corner[which[0]].tolist()
         entering = table[problem.raster.shift_index[which]]
         waves = forward(entering, slices, problem.H)
         intensity, counts = waves.intensity(), problem.counts.dense(which)
@@ -114,7 +115,7 @@ class EpieSolver:
             t = slices[s, :, None]
             power = psi.abs().square().sum(dim=1).amax()
             revised = slices[s] + self.step * (psi.conj() * change).sum(dim=1) / power
-            self.transmission[s].view(-1)[window] = revised.reshape(-1)
+            self.transmission[s, row : row + problem.n, col : col + problem.n] = revised[0]
             if s:
                 psi = psi + self.step * t.conj() * change / t.abs().square().amax()
                 exit_wave = ifft2(fft2(psi) * back)

@@ -84,18 +84,19 @@ def position_pulls(
     ]
 
     def of_chunk(which: Tensor) -> tuple[Float, Float]:
-        windows, _ = problem.gather(transmission, which)
+        windows = problem.gather(transmission, which)
         index = problem.raster.shift_index[which]
         waves = forward(table[index], windows, problem.H)
         intensity = waves.intensity()
         counts = problem.counts.dense(which)
         factor = problem.measured * slopes(problem.likelihood, intensity, counts, problem.floor)
-        _, entering = backward(waves, windows, problem.H, factor, tied=problem.tied)
+        missing = waves.detector.conj() * (-2 * factor[:, None])
+        _, entering = backward(waves, windows, problem.H, missing, tied=problem.tied)
         weight = problem.measured / (intensity + problem.floor)
         pull, information = [], []
         for tangent in tangents:
             moved = tangent[index]
-            pull.append(2 * (entering.conj() * moved).real.sum(dim=(1, 2, 3)))
+            pull.append(-(entering * moved).real.sum(dim=(1, 2, 3)))
             outcome = forward(moved, windows, problem.H).detector
             change = 2 * (waves.detector.conj() * outcome).real.sum(dim=1)
             information.append((weight * change.square()).sum(dim=(1, 2)))

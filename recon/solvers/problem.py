@@ -17,6 +17,8 @@ from recon.patterns import Patterns
 from recon.ptychography.counts import CountStore
 from recon.ptychography.experiment import Experiment
 from recon.ptychography.multislice import backward, forward
+from recon.ptychography.optics import sub_pixel_ramps
+from recon.ptychography.patches import add_patches, cut_patches
 from recon.ptychography.raster import SUB_PIXEL_STEPS, Canvas, Raster, place
 from recon.ptychography.solver import PassResult
 from recon.solvers.likelihood import Name, losses, slopes
@@ -73,7 +75,7 @@ class Problem:
         self.measured = torch.from_numpy(data.fitted.measured).to(device, torch.float32)
         self.H = experiment.propagator().to(device)
         self.shift_A: NDArray[np.float64] = np.zeros((data.fitted.n_patterns, 2))
-        self.ramps = self._ramps()
+        self.ramps = sub_pixel_ramps(experiment.grid, SUB_PIXEL_STEPS).to(device)
         self.raster = self._raster()
 
     @property
@@ -91,29 +93,18 @@ class Problem:
         raster = place(positions, self.experiment.grid.sampling_A, self.n, self.canvas)
         return Raster(raster.corner.to(self.device), raster.shift_index.to(self.device))
 
-    def _ramps(self) -> Tensor:
-        """exp(-2 pi i k . shift) of every sub-pixel shift, complex64, (shift, n, n)."""
-        grid = self.experiment.grid
-        ky, kx = grid.frequencies()
-        steps = torch.arange(SUB_PIXEL_STEPS, dtype=torch.float64) / SUB_PIXEL_STEPS
-        shift = (steps + grid.n // 2) * grid.sampling_A
-        along_y = torch.exp(-2j * torch.pi * shift[:, None, None] * ky)
-        along_x = torch.exp(-2j * torch.pi * shift[:, None, None] * kx)
-        ramps = (along_y[:, None] * along_x[None]).reshape(-1, grid.n, grid.n)
-        return ramps.to(self.device, torch.complex64)
-
     def probe_table(self, spectra: Tensor) -> Tensor:
         """Probes in real space at every sub-pixel shift, complex64, (shift, mode, n, n)."""
         return torch.fft.ifft2(spectra[None] * self.ramps[:, None], norm="ortho")
 
     def illumination(self, table: Tensor) -> Tensor:
         """Electrons through every object pixel in a pass, float32, (rows, cols)."""
-        total = torch.zeros(self.canvas.shape, device=self.device).view(-1)
+        total = torch.zeros((1, *self.canvas.shape), device=self.device)
         density = table.abs().square().sum(dim=1)
-        for which in torch.split(torch.arange(self.patterns.n_patterns, device=self.device), 512):
-            window = self.raster.window(which, self.n, self.canvas.shape[1])
-            total.index_add_(0, window.view(-1), density[self.raster.shift_index[which]].view(-1))
-        return total.view(self.canvas.shape)
+        for which in torch.split(torch.arange(self.patterns.n_patterns, device=self.device), CHUNK):
+            lit = density.index_select(0, self.raster.shift_index[which])
+            add_patches(total, self.raster.corner[which], lit[None])
+        return total[0]
 
     def evaluate(
         self,
@@ -146,7 +137,7 @@ class Problem:
                 lambda chunk: self._chunk(chunk, transmission, table, with_probe),
                 torch.split(group, size),
             ):
-                gradient.view(len(gradient), -1).index_add_(1, part.window, part.gradient)
+                add_patches(gradient, part.corner, part.gradient)
                 sums += part.losses.to(self.device)
                 if probe is not None and part.probe is not None:
                     probe += part.probe
@@ -172,18 +163,15 @@ class Problem:
             held_out=held / self.electrons_held if self.electrons_held else float("nan"),
         )
 
-    def gather(self, transmission: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
-        """Transmission in the windows, complex (slice, batch, n, n), and their flat indices."""
-        window = self.raster.window(which, self.n, self.canvas.shape[1]).view(-1)
-        flat = transmission.view(len(transmission), -1)
-        slices = torch.stack([layer.index_select(0, window) for layer in flat])
-        slices = slices.view(-1, len(which), self.n, self.n)
-        return slices.expand(self.experiment.n_slices, -1, -1, -1), window
+    def gather(self, transmission: Tensor, which: Tensor) -> Tensor:
+        """Transmission in the windows, complex (slice, batch, n, n)."""
+        slices = cut_patches(transmission, self.raster.corner[which], self.n)
+        return slices.expand(self.experiment.n_slices, -1, -1, -1)
 
     def _chunk(
         self, which: Tensor, transmission: Tensor, table: Tensor, with_probe: bool
     ) -> "_Part":
-        slices, window = self.gather(transmission, which)
+        slices = self.gather(transmission, which)
         index = self.raster.shift_index[which]
         waves = forward(table[index], slices, self.H)
         intensity = waves.intensity()
@@ -196,20 +184,23 @@ class Problem:
             unseen = self.held.dense(which)
             poisson = losses("poisson", ratio * intensity, unseen, ratio * self.floor)
             held = (self.measured * poisson).sum(dtype=torch.float64)
-        gradient, entering = backward(waves, slices, self.H, factor, tied=self.tied)
+        missing = waves.detector.conj() * (-2 * factor[:, None])
+        gradient, entering = backward(
+            waves, slices, self.H, missing, tied=self.tied, to_probe=with_probe
+        )
         probe = None
         if with_probe:
-            spectrum = torch.fft.fft2(entering, norm="ortho")
+            spectrum = torch.fft.fft2(-entering.conj() / 2, norm="ortho")
             probe = (spectrum * self.ramps[index].conj()[:, None]).sum(dim=0)
         both = torch.stack([loss.sum(dtype=torch.float64), held.to(loss.device)])
-        return _Part(window, gradient.reshape(len(gradient), -1), both, probe)
+        return _Part(self.raster.corner[which], gradient, both, probe)
 
 
 @dataclass
 class _Part:
     """What one worker hands back."""
 
-    window: Tensor
+    corner: Tensor
     gradient: Tensor
     losses: Tensor
     probe: Tensor | None

@@ -79,8 +79,7 @@ def test_the_pulls_are_the_derivatives_by_every_global_parameter(
     solver = solver_with(counts, tied=tied, rng=rng)
     which = torch.arange(63)
     with worker_threads(1) as executor:
-        part = solver.chunk_of(which, solver.transmission(), with_pulls=True)
-        pulls = solver.pulls_of([part])
+        pulls, _ = solver.look(which, executor, with_pulls=True)
         found = gradient_of(pulls, solver.experiment, solver.slices, UNKNOWNS)
         fit = Fitted(
             experiment=solver.experiment,

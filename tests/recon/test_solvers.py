@@ -108,7 +108,7 @@ def known(
     ideal = Problem(EXPERIMENT, canvas, data, torch.device("cpu"), Alone(), tied=tied)
     ideal.move_positions(jitter)
     scaled = (spectra * electrons**0.5).to(torch.complex64)
-    windows, _ = ideal.gather(torch.polar(torch.ones_like(slices), slices), torch.arange(n))
+    windows = ideal.gather(torch.polar(torch.ones_like(slices), slices), torch.arange(n))
     waves = forward(ideal.probe_table(scaled)[ideal.raster.shift_index], windows, ideal.H)
     counts = rng.poisson(waves.intensity().numpy()).reshape(n, -1)
     pixel = np.concatenate([np.repeat(np.arange(576), row) for row in counts])

@@ -1,0 +1,45 @@
+"""The object under each probe: windows cut out of images, and gradients added back to them."""
+
+import torch
+from torch import Tensor
+
+
+def cut_patches(images: Tensor, corner: Tensor, n: int) -> Tensor:
+    """Copy the windows with these upper left corners.
+
+    Parameters
+    ----------
+    images
+        (layer, rows, cols), any dtype.
+    corner
+        Row and column, int64, (batch, 2); windows must lie inside the images.
+
+    Returns
+    -------
+    Tensor, (layer, batch, n, n)
+    """
+    # one index per window: whole rows are copied at a time, and no index per pixel is made
+    return _windows(images, n)[:, corner[:, 0], corner[:, 1]]
+
+
+def add_patches(images: Tensor, corner: Tensor, patches: Tensor) -> None:
+    """Add windows (layer, batch, n, n) to the images in place: the adjoint of ``cut_patches``.
+
+    In a fixed order, so that sums are the same every time, on a processor.
+    """
+    n = patches.shape[-1]
+    if images.device.type == "cpu":
+        for image, layer in zip(images, patches, strict=True):
+            where = corner[:, 0], corner[:, 1]
+            _windows(image, n).index_put_(where, layer, accumulate=True)
+        return
+    # elsewhere windows that share memory cannot be written to
+    along = torch.arange(n, device=corner.device)
+    rows = (corner[:, 0, None] + along) * images.shape[-1]
+    flat = rows[:, :, None] + (corner[:, 1, None] + along)[:, None, :]
+    images.view(len(images), -1).index_add_(1, flat.view(-1), patches.reshape(len(images), -1))
+
+
+def _windows(images: Tensor, n: int) -> Tensor:
+    """All windows as a view, (layer, rows - n + 1, cols - n + 1, n, n), or without the layer."""
+    return images.unfold(-2, n, 1).unfold(-2, n, 1)
