@@ -190,14 +190,21 @@ def _fit_with_mirror(
     """Fit as declared and with rows and columns exchanged; the declared one wins a draw."""
     search = SearchRange(defocus_A=params.search_defocus_A, rotation_deg=params.search_rotation_deg)
     declared = _attempt(straight[1], nominal, search)
-    exchanged_patterns = prepare_patterns(dataset, centre_px, mirrored=True)
-    exchanged_spectra = BrightFieldSpectra(exchanged_patterns, dataset.header)
+    exchanged_spectra = straight[1].mirrored()
     everywhere = replace(search, rotation_deg=90.0)
     exchanged: ParallaxFit | None = None
     doubtful = declared is None or not _is_plausible(declared.shear)
-    if doubtful or (
-        coarse_score(exchanged_spectra, nominal, everywhere)
-        > coarse_score(straight[1], nominal, everywhere)
+    if (
+        declared is None
+        or doubtful
+        or (
+            coarse_score(exchanged_spectra, nominal, everywhere)
+            > (
+                declared.coarse_score
+                if search == everywhere
+                else coarse_score(straight[1], nominal, everywhere)
+            )
+        )
     ):
         exchanged = _attempt(exchanged_spectra, nominal, everywhere)
     if exchanged is not None and exchanged.shear.C10_A * nominal.C10_A < 0:
@@ -210,7 +217,8 @@ def _fit_with_mirror(
             "the detector is mirrored against what the header declares (rows and columns "
             f"exchanged, scan rotation {exchanged.shear.rotation_deg:.1f} deg); corrected"
         )
-        return exchanged, True, exchanged_patterns, exchanged_spectra, [note]
+        patterns = prepare_patterns(dataset, centre_px, mirrored=True)
+        return exchanged, True, patterns, exchanged_spectra, [note]
     if declared is None:
         raise CalibrationError("rotation and defocus could not be measured by parallax")
     return declared, False, *straight, []

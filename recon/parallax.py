@@ -14,7 +14,9 @@ arXiv 2309.05250.
 """
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +57,8 @@ class ParallaxFit:
     shear: Shear
     covariance: Float
     score: float
-    mirrored: bool = False
+    coarse_score: float
+    """What ``coarse_score`` says of the same search."""
 
     @property
     def sigma(self) -> Float:
@@ -102,45 +105,61 @@ class BrightFieldSpectra:
             (steps - patterns.offset_px[1]) * self.k_pixel_A,
             indexing="ij",
         )
-        self.k_row, self.k_col = ky[:, 0], kx[0]
+        self.k_row, self.k_col = ky[:, 0].astype(np.float32), kx[0].astype(np.float32)
         self.inside = np.hypot(ky, kx) <= k_max_A
         rows, cols = np.nonzero(self.inside)
-        lookup = np.full(n * n, -1)
+        lookup = np.full(n * n, -1, np.int32)
         lookup[(steps[rows] % n) * n + steps[cols] % n] = np.arange(len(rows))
         ny, nx = self.header.scan_shape
-        position = np.repeat(patterns.position, np.diff(patterns.indptr))
         slot = lookup[patterns.pixel]
         kept = slot >= 0
-        index = slot[kept] * (ny * nx) + position[kept]
-        images = np.bincount(index, minlength=len(rows) * ny * nx).astype(np.float32)
-        images = images.reshape(len(rows), ny, nx)
-        self.electrons = float(kept.sum())
-        _fill_missing(images, patterns.position)
-        images -= images.mean(axis=(1, 2), keepdims=True)
-        spectra = np.fft.fft2(images, axes=(1, 2)).astype(np.complex64)
+        self.electrons = float(np.count_nonzero(kept))
+        count = np.diff(patterns.indptr)
+        position = np.repeat(patterns.position.astype(np.int32), count)[kept]
+        slot = slot[kept]
+        order = np.argsort(slot, kind="stable")
+        first = np.searchsorted(slot, np.arange(len(rows) + 1), sorter=order)
+        position = position[order]
         u, v = np.meshgrid(np.fft.fftfreq(ny), np.fft.fftfreq(nx), indexing="ij")
         self.scan_frequency = np.stack([u.ravel(), v.ravel()], axis=1)
-        grid = np.zeros((ny * nx, *self.inside.shape), np.complex64)
-        grid[:, rows, cols] = spectra.reshape(len(rows), -1).T
-        self.grid = grid
+        self.grid = np.zeros((ny * nx, *self.inside.shape), np.complex64)
+        # image by image: all of them at once, and their transforms, would be held three times over
+        for k in range(len(rows)):
+            hit = position[first[k] : first[k + 1]]
+            image = np.bincount(hit, minlength=ny * nx).astype(np.float32)
+            _fill_missing(image, patterns.position)
+            spectrum = np.fft.fft2((image - image.mean()).reshape(ny, nx))
+            self.grid[:, rows[k], cols[k]] = spectrum.ravel()
+
+    def mirrored(self) -> "BrightFieldSpectra":
+        """The spectra of a detector with rows and columns exchanged; no count is copied."""
+        other = copy(self)
+        other.k_row, other.k_col = self.k_col, self.k_row
+        other.inside = self.inside.T
+        other.grid = self.grid.transpose(0, 2, 1)
+        return other
+
+    def only(self, chosen: NDArray[np.bool_]) -> "BrightFieldSpectra":
+        """The chosen scan frequencies alone."""
+        other = copy(self)
+        other.scan_frequency = self.scan_frequency[chosen]
+        other.grid = np.ascontiguousarray(self.grid[chosen])
+        return other
 
     def q(self, rotation_deg: float) -> Float:
         """Frequencies (row, col) of every scan spectrum in the detector frame, (n, 2), 1/Å."""
         matrix = scan_matrix(self.header, rotation_deg, self.affine)
         return self.scan_frequency @ np.linalg.inv(matrix)
 
-    def aligned_sum(self, shear: Shear, chosen: NDArray[np.bool_] | None = None) -> Complex:
-        """Sum over k of G(q, k) exp(-2 pi i q . S k) for the chosen scan frequencies."""
+    def aligned_sum(self, shear: Shear) -> Complex:
+        """Sum over k of G(q, k) exp(-2 pi i q . S k) at every scan frequency."""
         q = self.q(shear.rotation_deg)
-        grid = self.grid
-        if chosen is not None:
-            q, grid = q[chosen], grid[chosen]
         c10, a, b = shear.C10_A, shear.C12a_A, shear.C12b_A
         shear_matrix = self.wavelength_A * np.array([[c10 - a, b], [b, c10 + a]])
         shift = (q @ shear_matrix).astype(np.float32)  # symmetric: (q S) . k = q . (S k)
-        along_row = np.exp(-2j * np.pi * shift[:, :1] * self.k_row[None]).astype(np.complex64)
-        along_col = np.exp(-2j * np.pi * shift[:, 1:] * self.k_col[None]).astype(np.complex64)
-        partial = np.matmul(grid, along_col[:, :, None])[..., 0]
+        along_row = _turned_back(shift[:, :1] * self.k_row)
+        along_col = _turned_back(shift[:, 1:] * self.k_col)
+        partial = np.matmul(self.grid, along_col[:, :, None])[..., 0]
         return (partial * along_row).sum(axis=1)
 
     def half_plane(self, q_max_A: float) -> NDArray[np.bool_]:
@@ -150,19 +169,26 @@ class BrightFieldSpectra:
         half = (u > 0) | ((u == 0) & (v > 0))
         return half & (np.hypot(*q.T) <= q_max_A)
 
-    def score(self, shear: Shear, chosen: NDArray[np.bool_]) -> float:
+    def score(self, shear: Shear) -> float:
         """Twice the log-likelihood gained by the aligned sum over pure shot noise."""
-        power = np.abs(self.aligned_sum(shear, chosen)) ** 2
+        power = np.abs(self.aligned_sum(shear)) ** 2
         return float(2 * power.sum(dtype=np.float64) / max(self.electrons, 1.0))
 
 
-def _fill_missing(images: NDArray[np.float32], present: NDArray[np.int64]) -> None:
-    """Give positions that were never recorded the mean of their image."""
-    flat = images.reshape(len(images), -1)
-    missing = np.ones(flat.shape[1], bool)
-    missing[present] = False
-    if missing.any():
-        flat[:, missing] = flat[:, ~missing].mean(axis=1, keepdims=True)
+def _turned_back(turns: NDArray[np.float32]) -> Complex:
+    """exp(-2 pi i turns); cosine and sine are many times faster than a complex exponential."""
+    angle = np.float32(-2 * np.pi) * turns
+    out = np.empty(turns.shape, np.complex64)
+    out.real, out.imag = np.cos(angle), np.sin(angle)
+    return out
+
+
+def _fill_missing(image: NDArray[np.float32], present: NDArray[np.integer[Any]]) -> None:
+    """Give positions that were never recorded the mean of the image."""
+    if len(present) < len(image):
+        missing = np.ones(len(image), bool)
+        missing[present] = False
+        image[missing] = image[present].mean()
 
 
 @dataclass(frozen=True)
@@ -188,15 +214,13 @@ def fit_shear(
         No shear stands out of the shot noise, or the best one is no proper maximum.
     """
     search = search or SearchRange()
-    low = spectra.half_plane(0.35 * spectra.k_edge_A)
-    reach = spectra.half_plane(0.7 * spectra.k_edge_A)
-    hills = [
-        _climb(spectra, start, low, search.max_C12_A)[0]
-        for start in _grid_search(spectra, nominal, search, low)
-    ]
-    highest = max(hills, key=lambda hill: spectra.score(hill, reach))
-    best, hessian, score = _climb(spectra, highest, reach, search.max_C12_A)
-    noise = 2.0 * reach.sum()
+    low = spectra.only(spectra.half_plane(0.35 * spectra.k_edge_A))
+    reach = spectra.only(spectra.half_plane(0.7 * spectra.k_edge_A))
+    starts = _grid_search(low, nominal, search)
+    hills = [_climb(low, start, search.max_C12_A)[0] for start in starts]
+    highest = max(hills, key=reach.score)
+    best, hessian, score = _climb(reach, highest, search.max_C12_A)
+    noise = 2.0 * len(reach.grid)
     if not score > noise + 5 * np.sqrt(2 * noise):
         raise CalibrationError(
             f"the bright-field images do not stand out of the shot noise (score {score:.0f}, noise "
@@ -205,7 +229,8 @@ def fit_shear(
         )
     if abs((best.rotation_deg - nominal.rotation_deg + 180) % 360 - 180) > 90:
         best = best.turned_over()
-    fit = ParallaxFit(best, _covariance(hessian), score)
+    coarse = max(low.score(start) for start in starts)
+    fit = ParallaxFit(best, _covariance(hessian), score, coarse)
     if not fit.sigma[3] <= MAX_ROTATION_SIGMA_DEG:
         raise CalibrationError(
             f"the bright-field images do not tell the scan rotation (sigma {fit.sigma[3]:.0f} "
@@ -218,14 +243,11 @@ def coarse_score(
     spectra: BrightFieldSpectra, nominal: Shear, search: SearchRange | None = None
 ) -> float:
     """Best score on the coarse grid, low frequencies only: a quick comparison of hypotheses."""
-    low = spectra.half_plane(0.35 * spectra.k_edge_A)
-    hills = _grid_search(spectra, nominal, search or SearchRange(), low)
-    return max(spectra.score(hill, low) for hill in hills)
+    low = spectra.only(spectra.half_plane(0.35 * spectra.k_edge_A))
+    return max(map(low.score, _grid_search(low, nominal, search or SearchRange())))
 
 
-def _grid_search(
-    spectra: BrightFieldSpectra, nominal: Shear, search: SearchRange, chosen: NDArray[np.bool_]
-) -> list[Shear]:
+def _grid_search(spectra: BrightFieldSpectra, nominal: Shear, search: SearchRange) -> list[Shear]:
     """Return the best local maxima of the score on a grid about the nominal shear."""
     d = _both_ways(search.defocus_A, 45.0)
     t = _both_ways(search.rotation_deg, 8.0)
@@ -234,7 +256,7 @@ def _grid_search(
          for dt in t]
         for dc in d
     ]  # fmt: skip
-    scores = np.array([[spectra.score(trial, chosen) for trial in row] for row in trials])
+    scores = np.array([[spectra.score(trial) for trial in row] for row in trials])
     summits = scores == maximum_filter(scores, size=3)
     order = np.argsort(np.where(summits, scores, -np.inf), axis=None)[::-1]
     rows, cols = np.unravel_index(order[: min(HILLS, int(summits.sum()))], scores.shape)
@@ -255,13 +277,13 @@ STEP = np.array([4.0, 4.0, 4.0, 0.5])
 
 
 def _climb(
-    spectra: BrightFieldSpectra, start: Shear, chosen: NDArray[np.bool_], max_C12_A: float
+    spectra: BrightFieldSpectra, start: Shear, max_C12_A: float
 ) -> tuple[Shear, Float, float]:
     """Newton ascent with finite differences in units of ``STEP``; steps that do not gain shrink."""
     x = start.vector()
 
     def value(z: Float) -> float:
-        return spectra.score(Shear(*z), chosen)
+        return spectra.score(Shear(*z))
 
     here = value(x)
     hessian = np.zeros((4, 4))

@@ -1,11 +1,13 @@
 """Counts as the engines take them: square patterns, beam at [0, 0], one flat index per electron."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recon.dataset import Dataset4D
+from recon.dataset.events import pixel_dtype
 from recon.errors import DataError
 from recon.geometry import centre_in_frame, detector_to_frame
 
@@ -14,13 +16,14 @@ from recon.geometry import centre_in_frame, detector_to_frame
 class Patterns:
     """Counted diffraction patterns in the frame of the computation.
 
-    ``pixel`` is ``row * n + col`` in FFT order (zero angle at [0, 0]); ``indptr`` delimits the
+    ``pixel`` is ``row * n + col`` in FFT order (zero angle at [0, 0]), in as few bytes as will do,
+    for there is one for each electron; ``indptr`` delimits the
     patterns; ``position`` is the flat scan index of each pattern; ``measured`` (n, n), FFT
     order, is False where no detector pixel looked; ``offset_px`` (row, col) is how far
     the true beam centre lies from [0, 0], less than half a pixel.
     """
 
-    pixel: NDArray[np.int64]
+    pixel: NDArray[np.integer[Any]]
     indptr: NDArray[np.int64]
     position: NDArray[np.int64]
     measured: NDArray[np.bool_]
@@ -56,20 +59,28 @@ class Patterns:
             return self
         row, col = (np.fft.fftfreq(self.n, 1 / self.n).astype(np.int64),) * 2
         inside = (row >= -n // 2) & (row < n // 2)
-        lookup = np.where(
-            inside[:, None] & inside[None], (row[:, None] % n) * n + col[None] % n, -1
-        )
-        pixel = lookup.ravel()[self.pixel]
-        kept = self.taking(pixel >= 0)
+        inner = (row[:, None] % n) * n + col[None] % n
+        seen = inside[:, None] & inside[None]
+        kept = self.taking(seen.ravel()[self.pixel])
+        pixel = inner.astype(pixel_dtype(n * n)).ravel()[kept.pixel]
         keep = np.fft.ifftshift(
             np.fft.fftshift(self.measured)[_middle(self.n, n), _middle(self.n, n)]
         )
-        return replace(kept, pixel=pixel[pixel >= 0], measured=keep)
+        return replace(kept, pixel=pixel, measured=keep)
 
     def taking(self, chosen: NDArray[np.bool_]) -> "Patterns":
         """Keep only the chosen electrons, bool, one for each."""
-        running = np.concatenate([[0], np.cumsum(chosen)])
-        return replace(self, pixel=self.pixel[chosen], indptr=running[self.indptr])
+        running = np.concatenate([[0], np.cumsum(_kept_of_each(chosen, self.indptr))])
+        return replace(self, pixel=self.pixel[chosen], indptr=running)
+
+
+def _kept_of_each(chosen: NDArray[np.bool_], indptr: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many of each pattern's electrons were chosen, without a running sum over all of them."""
+    count = np.zeros(len(indptr) - 1, np.int64)
+    full = np.flatnonzero(np.diff(indptr))
+    if len(full):
+        count[full] = np.add.reduceat(chosen, indptr[:-1][full], dtype=np.int64)
+    return count
 
 
 def _middle(size: int, n: int) -> slice:
@@ -101,16 +112,13 @@ def prepare_patterns(
     inside = (np.maximum(-row, -col) <= n // 2) & (np.maximum(row, col) < n // 2)
     if data.masked is not None:
         inside &= ~data.masked.ravel()
-    lookup = np.where(inside, (row % n) * n + col % n, -1)
+    lookup: NDArray[np.unsignedinteger[Any]] = ((row % n) * n + col % n).astype(pixel_dtype(n * n))
     measured = np.zeros(n * n, bool)
     measured[lookup[inside]] = True
-    pixel = lookup[data.pixel]
-    count = np.diff(data.indptr)
-    kept = pixel >= 0
-    frame = np.repeat(np.arange(len(count)), count)
-    count = np.bincount(frame[kept], minlength=len(count))[data.valid]
+    kept = inside[data.pixel]
+    count = _kept_of_each(kept, data.indptr)[data.valid]
     return Patterns(
-        pixel=pixel[kept],
+        pixel=lookup[data.pixel[kept]],
         indptr=np.concatenate([[0], np.cumsum(count)]),
         position=np.flatnonzero(data.valid),
         measured=measured.reshape(n, n),

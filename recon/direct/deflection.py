@@ -35,7 +35,7 @@ class Deflection:
 def _frequencies(patterns: Patterns, k_pixel_A: float) -> tuple[Float, Float]:
     """Transverse k (row, col) of every electron, from the true beam centre, 1/Å."""
     n = patterns.n
-    row, col = np.divmod(patterns.pixel, n)
+    row, col = np.divmod(patterns.pixel.astype(np.int32), n)  # stored without a sign
     centred_row = (row + n // 2) % n - n // 2 - patterns.offset_px[0]
     centred_col = (col + n // 2) % n - n // 2 - patterns.offset_px[1]
     return centred_row * k_pixel_A, centred_col * k_pixel_A

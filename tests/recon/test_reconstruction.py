@@ -1,6 +1,7 @@
 """From counts to an image and back to the truth, on data of an independent multislice program."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,7 +136,8 @@ def test_every_output_is_written_and_told_apart(turned: "Truth", tmp_path: Path)
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
     page = (tmp_path / "out" / "summary.html").read_text()
-    assert "http" not in page.replace("http-equiv", "")
+    text = re.sub('base64,[^"]*', "", page)  # where any four letters come up now and then
+    assert "http" not in text.replace("http-equiv", "")
     with pytest.raises(OutputError, match="already holds a reconstruction"):
         reconstruct_file(described, tmp_path / "out", params)
 
