@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,31 +77,44 @@ def _vibrating(potential: np.ndarray, U_iso_A2: float = 0.04) -> np.ndarray:
     return np.fft.ifft2(np.fft.fft2(potential) * factor).real.astype(np.float32)
 
 
+@cache
+def _specimen() -> Any:
+    """Potential of 16 cells along the beam, an abTEM array."""
+    import abtem
+    from ase import Atoms
+
+    abtem.config.set({"local_diagnostics.progress_bar": False})
+    symbols = [column[0] for column in COLUMNS]
+    positions = [(column[1], column[2], 2.0) for column in COLUMNS]
+    atoms = Atoms(symbols, positions, cell=[CELL_A, CELL_A, 4.0], pbc=True) * (1, 1, 16)
+    sharp = abtem.Potential(
+        atoms, gpts=96, slice_thickness=4.0, parametrization="kirkland", projection="infinite"
+    ).build(lazy=False)
+    return abtem.PotentialArray(
+        _vibrating(sharp.array), slice_thickness=4.0, extent=(CELL_A, CELL_A)
+    )
+
+
 def simulate(
-    *, scan_shape: tuple[int, int] = (22, 26), rotation_deg: float, defocus_A: float
+    *,
+    scan_shape: tuple[int, int] = (22, 26),
+    rotation_deg: float,
+    defocus_A: float,
+    semiangle_mrad: float = 12.0,
+    step_A: float = 0.9,
+    pixels: int = 48,
 ) -> Truth:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import abtem
-        from ase import Atoms
 
-        abtem.config.set({"local_diagnostics.progress_bar": False})
-        symbols = [column[0] for column in COLUMNS]
-        positions = [(column[1], column[2], 2.0) for column in COLUMNS]
-        atoms = Atoms(symbols, positions, cell=[CELL_A, CELL_A, 4.0], pbc=True) * (1, 1, 16)
-        sharp = abtem.Potential(
-            atoms, gpts=96, slice_thickness=4.0, parametrization="kirkland", projection="infinite"
-        ).build(lazy=False)
-        potential = abtem.PotentialArray(
-            _vibrating(sharp.array), slice_thickness=4.0, extent=(CELL_A, CELL_A)
-        )
-        step, pixels = 0.9, 48
+        potential = _specimen()
         angle = np.deg2rad(rotation_deg)
         sy, sx = np.indices(scan_shape).reshape(2, -1)
         sy, sx = (s - (n - 1) / 2 for s, n in zip((sy, sx), scan_shape, strict=True))
-        row = step * (np.cos(angle) * sy - np.sin(angle) * sx) + CELL_A / 2
-        col = step * (np.sin(angle) * sy + np.cos(angle) * sx) + CELL_A / 2
-        probe = abtem.Probe(energy=300e3, semiangle_cutoff=12.0, defocus=defocus_A)
+        row = step_A * (np.cos(angle) * sy - np.sin(angle) * sx) + CELL_A / 2
+        col = step_A * (np.sin(angle) * sy + np.cos(angle) * sx) + CELL_A / 2
+        probe = abtem.Probe(energy=300e3, semiangle_cutoff=semiangle_mrad, defocus=defocus_A)
         probe.grid.match(potential)
         scan = abtem.CustomScan(np.stack([row, col], axis=1))
         waves = probe.multislice(potential, scan=scan, lazy=False, max_batch=64)
@@ -117,9 +131,9 @@ def simulate(
         scan_centre_A=(CELL_A / 2, CELL_A / 2),
         header=ScanHeader(
             energy_keV=300.0,
-            convergence_semiangle_mrad=12.0,
+            convergence_semiangle_mrad=semiangle_mrad,
             defocus_A=defocus_A,
-            scan_step_A=step,
+            scan_step_A=step_A,
             scan_rotation_deg=rotation_deg,
             detector_sampling_mrad=wavelength / CELL_A * 1e3,
             scan_shape=scan_shape,
