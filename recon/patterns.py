@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recon.aperture import aperture_intensity
 from recon.dataset import Dataset4D
 from recon.dataset.events import pixel_dtype
 from recon.errors import DataError
@@ -28,6 +29,8 @@ class Patterns:
     position: NDArray[np.int64]
     measured: NDArray[np.bool_]
     offset_px: tuple[float, float]
+    aperture: NDArray[np.float32] | None = None
+    """Amplitude of the illumination (n, n), FFT order, where a pattern in vacuum shows it."""
 
     @property
     def n(self) -> int:
@@ -117,10 +120,17 @@ def prepare_patterns(
     measured[lookup[inside]] = True
     kept = inside[data.pixel]
     count = _kept_of_each(kept, data.indptr)[data.valid]
+    aperture: NDArray[np.float32] | None = None
+    if data.vacuum is not None:
+        aperture = np.zeros(n * n, np.float32)
+        intensity = aperture_intensity(data.vacuum, centre_px).ravel()
+        aperture[lookup[inside]] = np.sqrt(intensity[inside])
+        aperture = aperture.reshape(n, n)
     return Patterns(
         pixel=lookup[data.pixel[kept]],
         indptr=np.concatenate([[0], np.cumsum(count)]),
         position=np.flatnonzero(data.valid),
         measured=measured.reshape(n, n),
         offset_px=(centre[0] - whole[0], centre[1] - whole[1]),
+        aperture=aperture,
     )

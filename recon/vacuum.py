@@ -114,7 +114,8 @@ def _contradictions(dataset: Dataset4D, vacuum: VacuumProbe, semiangle_mrad: flo
         notes.append(
             f"the vacuum disc is an ellipse: its axes differ by {100 * vacuum.ellipticity:.1f} %, "
             f"the long one at {vacuum.ellipse_angle_deg:.0f} deg. Correct the projector "
-            f"astigmatism or the detector's aspect; the reconstruction assumes a circle"
+            f"astigmatism or the detector's aspect: the probe takes the shape of the disc, but "
+            f"all other angles are taken for undistorted"
         )
     share = dataset.electrons_per_pattern / vacuum.electrons_per_pattern
     if share > MAX_GAIN_IN_ELECTRONS:

@@ -1,6 +1,6 @@
 """The experiment as numbers: every global parameter that the forward model depends on."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,8 @@ class Experiment:
     tilt_mrad: tuple[float, float]
     thickness_A: float
     n_slices: int
+    aperture: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    """Amplitude as measured in vacuum, FFT order, on this grid's frequencies or on more of them."""
 
     @classmethod
     def of(
@@ -60,11 +62,13 @@ class Experiment:
             tilt_mrad=(calibration.tilt_row_mrad.value, calibration.tilt_col_mrad.value),
             thickness_A=calibration.thickness_A.value,
             n_slices=n_slices,
+            aperture=patterns.aperture,
         )
 
     def numbers(self) -> dict[str, Any]:
-        """All parameters but the grid, JSON-ready."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "grid"}
+        """All parameters that are numbers, JSON-ready: neither the grid nor the aperture."""
+        names = (f.name for f in fields(self) if f.name not in ("grid", "aperture"))
+        return {name: getattr(self, name) for name in names}
 
     def with_numbers(self, numbers: dict[str, Any]) -> "Experiment":
         """Return this experiment with the parameters of ``numbers``, as read from JSON."""
@@ -97,7 +101,8 @@ class Experiment:
 
     def probe_spectrum(self) -> Tensor:
         """Probe at the first slice, complex128, (n, n), reciprocal space, one electron."""
-        return probe_spectrum(self.grid, self.optics())
+        amplitude = None if self.aperture is None else torch.from_numpy(self.aperture)
+        return probe_spectrum(self.grid, self.optics(), amplitude)
 
     def entrance_probe(self) -> Tensor:
         """Probe at the entrance surface in real space, centred on [n//2, n//2], one electron."""

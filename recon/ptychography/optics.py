@@ -64,11 +64,21 @@ def aperture(grid: Grid, optics: ProbeOptics) -> Tensor:
     return torch.clamp((optics.k_edge_A - k) / pixel + 0.5, 0, 1).sqrt()
 
 
-def probe_spectrum(grid: Grid, optics: ProbeOptics) -> Tensor:
-    """The probe in reciprocal space, complex128, (n, n), normalised to one electron."""
-    amplitude = aperture(grid, optics)
-    psi = amplitude * torch.exp(-1j * aberration_phase(grid, optics))
+def probe_spectrum(grid: Grid, optics: ProbeOptics, amplitude: Tensor | None = None) -> Tensor:
+    """The probe in reciprocal space, complex128, (n, n), normalised to one electron.
+
+    ``amplitude`` is that of a measured aperture, (n, n) or larger by as many pixels on all sides;
+    a round one is taken without.
+    """
+    a = aperture(grid, optics) if amplitude is None else _inner(amplitude, grid.n)
+    psi = a * torch.exp(-1j * aberration_phase(grid, optics))
     return psi / psi.abs().square().sum().sqrt()
+
+
+def _inner(image: Tensor, n: int) -> Tensor:
+    """The lowest n x n frequencies of an image in FFT order, float64."""
+    k = torch.fft.fftfreq(n, 1 / n).to(torch.int64)
+    return image.to(torch.float64)[k][:, k]
 
 
 def propagation_phase(grid: Grid, distance_A: float, tilt_mrad: tuple[float, float]) -> Tensor:

@@ -8,10 +8,14 @@ import h5py
 import numpy as np
 import pytest
 
+from recon.aperture import aperture_intensity
 from recon.calibrate import calibrate
-from recon.dataset import Dataset4D
+from recon.dataset import Dataset4D, ScanHeader, VacuumProbe
 from recon.errors import CalibrationError, DataError
+from recon.joint_calibration import resized
 from recon.params import ReconstructionParams
+from recon.patterns import prepare_patterns
+from recon.ptychography.experiment import Experiment
 from recon.vacuum import disc_of, measure_vacuum, open_vacuum, with_vacuum
 
 
@@ -111,3 +115,63 @@ def test_a_disc_that_moved_and_a_current_that_changed_are_said(turned: Any) -> N
     assert used is not None
     assert used.row.source == "disc"
     assert used.radius.source == "vacuum"
+
+
+def lit_like(disc: np.ndarray, electrons: float, seed: int = 2) -> VacuumProbe:
+    counts = np.random.default_rng(seed).poisson(electrons / disc.sum() * disc)
+    header = ScanHeader(
+        energy_keV=300.0, convergence_semiangle_mrad=9.0, defocus_A=100.0, scan_step_A=1.0,
+        detector_sampling_mrad=1.0, scan_shape=(1, 1), frame_shape=disc.shape,
+        start_time="2026-03-01T22:15:00+00:00",
+        run_uuid="9b7c0c1e-0000-4000-8000-000000000003", sample="vacuum",
+    )  # fmt: skip
+    return measure_vacuum(Dataset4D.from_dense(counts.astype(np.uint32)[None, None], header))
+
+
+def off(intensity: np.ndarray, disc: np.ndarray) -> float:
+    """Root of the squared differences of the shares of the beam, relative to the disc."""
+    a, b = intensity / intensity.sum(), disc / disc.sum()
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+@pytest.mark.parametrize("electrons", [3e3, 1e5, 1e7])
+def test_the_aperture_is_believed_as_far_as_its_counts_carry(electrons: float) -> None:
+    """Nearer to the true shape than a round disc and than the counts themselves."""
+    round_disc = ellipse((48, 48), (24.0, 24.0), 10.0)
+    shape = ellipse((48, 48), (24.0, 24.0), 10.0, stretch=1.06, angle_deg=25.0)
+    shape[:, 31:] *= 0.85  # unevenly lit
+    for truth in (round_disc, shape):
+        vacuum = lit_like(truth, electrons)
+        found = aperture_intensity(vacuum, (vacuum.row_px, vacuum.col_px))
+        assert off(found, truth) < 0.95 * off(vacuum.pattern, truth)
+        if truth is shape:
+            assert off(found, shape) < 0.8 * off(round_disc, shape)
+
+
+def test_the_probe_without_a_specimen_makes_the_vacuum_pattern(turned: Any) -> None:
+    """Through flips, an off-centre beam and a smaller grid: the model sees the same aperture."""
+    data = turned.counted(100, flip_ud=True, transpose=True)
+    shape = ellipse((48, 48), (23.2, 24.6), 12.2, stretch=1.05, angle_deg=70.0)
+    shape[:, 28:] *= 0.8
+    vacuum = lit_like(shape, 1e7)
+    data, centre = replace(data, vacuum=vacuum), (vacuum.row_px, vacuum.col_px)
+    patterns = prepare_patterns(data, centre)
+    calibration = calibrate(data, ReconstructionParams(rotation_deg=11.0)).calibration
+    what = Experiment.of(data.header, patterns, calibration, 1)
+
+    stored = Dataset4D.from_dense(
+        np.rint(1e4 * shape).astype(np.uint32)[None, None],
+        data.header.model_copy(update={"scan_shape": (1, 1)}),
+    )
+    seen = prepare_patterns(stored, centre)
+    expected = np.bincount(seen.pixel, minlength=48**2).reshape(48, 48)
+    found = what.probe_spectrum().abs().square().numpy()
+    expected = expected / expected.sum()
+    assert np.abs(found - expected).sum() < 0.03
+    small = resized(what, 32).probe_spectrum().abs().square().numpy()
+    middle = slice(8, 40)
+    np.testing.assert_allclose(
+        np.fft.fftshift(small), np.fft.fftshift(found)[middle, middle], rtol=1e-6, atol=1e-9
+    )
+    assert "aperture" not in what.numbers()
+    assert what.with_numbers(what.numbers()).aperture is what.aperture
