@@ -13,6 +13,8 @@ from recon.dataset import Dataset4D
 from recon.errors import DataError
 
 SAMPLE_ENTRIES = 2_000_000
+AXES_ENTRIES = 500_000
+"""From all over the scan; which axes hold the disc does not take more."""
 AXES = ("scan_y", "scan_x", "det_y", "det_x")
 BRIGHT_PIXELS = 64
 SMALLEST_DISC_PX = 2.5
@@ -61,19 +63,24 @@ def _sampled(dataset: Dataset4D) -> _Sample:
     stop = int(np.searchsorted(dataset.indptr, SAMPLE_ENTRIES, side="right"))
     stop = min(max(stop - 1, 1), dataset.header.n_positions)
     last = int(dataset.indptr[stop])
-    position = np.repeat(np.arange(stop), np.diff(dataset.indptr[: stop + 1]))
-    key = position * dataset.header.n_pixels + dataset.pixel[:last].astype(np.int64)
-    hit, inverse = np.unique(key, return_inverse=True)
-    weights = None if dataset.multiplicity is None else dataset.multiplicity[:last]
-    electrons = np.bincount(inverse, weights=weights, minlength=len(hit)).astype(np.int64)
+    key = np.repeat(np.arange(stop), np.diff(dataset.indptr[: stop + 1]))
+    key *= dataset.header.n_pixels
+    key += dataset.pixel[:last]
+    if dataset.multiplicity is None:
+        hit, electrons = np.unique(key, return_counts=True)
+    else:
+        hit, inverse = np.unique(key, return_inverse=True)
+        weights = dataset.multiplicity[:last]
+        electrons = np.bincount(inverse, weights=weights, minlength=len(hit)).astype(np.int64)
     mean = dataset.mean_pattern().ravel()
     n_pixels = dataset.header.n_pixels
-    return _Sample(hit % n_pixels, hit // n_pixels, electrons, stop, mean)
+    position, pixel = np.divmod(hit, n_pixels)
+    return _Sample(pixel, position, electrons, stop, mean)
 
 
 def _check_axes(dataset: Dataset4D) -> None:
     """The pattern of a probe is a disc: its axes vary most. Elsewhere the disc gives them away."""
-    step = -(-len(dataset.pixel) // (2 * SAMPLE_ENTRIES))
+    step = -(-len(dataset.pixel) // AXES_ENTRIES)
     entry = np.arange(0, len(dataset.pixel), step)
     position = np.searchsorted(dataset.indptr, entry, side="right") - 1
     pixel = dataset.pixel[::step].astype(np.int64)

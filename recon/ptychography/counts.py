@@ -15,7 +15,7 @@ from torch import Tensor
 
 from recon.patterns import Patterns
 
-BLOCK = 1 << 18
+BLOCK = 1 << 16
 """Electrons that are sorted at a time."""
 
 
