@@ -40,6 +40,7 @@ HEADER_NAMES = {
     "k_pixel_mrad": "detector_sampling_mrad",
     "dose_e_per_A2": "fluence_e_per_A2",
 }
+FILE_NAMES = {header: name for name, header in HEADER_NAMES.items()}
 Axis = Literal["scan_y", "scan_x", "det_y", "det_x", "frame"]
 Shape2D = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
 Pixel = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
@@ -152,7 +153,19 @@ def read_layout(fields: Mapping[str, object], source: str) -> Layout:
     try:
         return Layout.model_validate(chosen)
     except ValidationError as problems:
-        raise DataError(f"{source}: {problems}") from problems
+        raise DataError(f"{source}: {in_words(problems)}") from problems
+
+
+def in_words(problems: ValidationError) -> str:
+    """What is wrong with which field, for someone who wrote it into a file, not into a program."""
+    said = []
+    for problem in problems.errors(include_url=False):
+        where = [str(part) for part in problem["loc"]]
+        field = FILE_NAMES.get(where[0], where[0]) if where else ""
+        text = problem["msg"].removeprefix("Value error, ")
+        given = f" is {problem['input']!r}: " if where else ""
+        said.append(f"{'.'.join([field, *where[1:]])}{given}{text[:1].lower()}{text[1:]}")
+    return "; ".join(said) + ". Correct it in the file or its YAML; nothing was read"
 
 
 def make_header(
@@ -193,8 +206,10 @@ def make_header(
             }
             | dict(also)
         )
-    except (ValidationError, ValueError) as problems:
-        raise DataError(f"{source}: {problems}") from problems
+    except ValidationError as problems:
+        raise DataError(f"{source}: {in_words(problems)}") from problems
+    except ValueError as problem:
+        raise DataError(f"{source}: energy_eV is no number ({problem})") from problem
 
 
 PLAUSIBLE: tuple[tuple[str, float, float, str], ...] = (

@@ -56,8 +56,9 @@ def open_hdf5(path: Path, defaults: Mapping[str, object]) -> Dataset4D:
             return assemble(frames, fields, layout, path, digest)
         except OSError as problem:
             raise DataError(
-                f"{path.name}: the counts cannot be read ({problem}); the file is truncated, or "
-                f"compressed with a filter that `pip install hdf5plugin` brings"
+                f"{path.name}: the counts cannot be read ({problem}); the file is damaged or "
+                f"truncated (copy it again), or compressed with a filter that `pip install "
+                f"hdf5plugin` brings"
             ) from problem
 
 

@@ -39,11 +39,15 @@ class MibFile:
         frame_bytes = header.header_bytes + header.data_bytes
         size = path.stat().st_size
         if size < frame_bytes or size % frame_bytes:
+            whole = size - size % frame_bytes
+            rest = (
+                f"; of an interrupted scan cut the file to {whole} bytes and state "
+                f"`incomplete: true`"
+            )
             raise DataError(
                 f"{path.name} has {size} bytes, no whole number of frames of {frame_bytes} "
                 f"({size / frame_bytes:.2f}): it is truncated or its frames differ. Copy it "
-                f"again; of an interrupted scan cut the file to {size - size % frame_bytes} bytes "
-                f"and state `incomplete: true`"
+                f"again{rest if whole else ''}"
             )
         stored = np.memmap(path, np.uint8, "r", shape=(size // frame_bytes, frame_bytes))
         return cls(path, header, stored)

@@ -24,7 +24,8 @@ def open_numpy(path: Path, defaults: Mapping[str, object]) -> Dataset4D:
         counts = np.load(path, allow_pickle=False, mmap_mode="r")
     except (ValueError, EOFError, OSError) as problem:
         raise DataError(
-            f"{path.name} is no readable NumPy array: {problem}; it is truncated or something else"
+            f"{path.name} is no readable NumPy array: {problem}; it is truncated or something "
+            f"else. Nothing was read; copy it again, or save it again with numpy.save"
         ) from problem
     fields = dict(defaults) | yaml_beside(path)
     if not fields:

@@ -104,8 +104,12 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     (tmp_path / "e.yaml").write_text(yaml.safe_dump(FIELDS | {"semi_angle": 3}))
     with pytest.raises(DataError, match="unknown fields semi_angle"):
         open_4d(tmp_path / "e.npy")
-    with pytest.raises(DataError, match="greater than 0"):
+    with pytest.raises(DataError, match="greater than 0") as refused:
         open_4d(described(tmp_path / "f.h5", counts(), FIELDS | {"scan_step_A": -1.0}))
+    assert "scan_step_A is -1.0: input should be" in str(refused.value)
+    with pytest.raises(DataError, match=r"k_pixel_mrad is -1.0.*Correct it in the file") as refused:
+        open_4d(described(tmp_path / "g.h5", counts(), FIELDS | {"k_pixel_mrad": -1.0}))
+    assert "pydantic" not in str(refused.value)
 
 
 def test_files_that_are_something_else_are_refused(tmp_path: Path) -> None:
