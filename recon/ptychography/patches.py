@@ -27,14 +27,20 @@ def add_patches(images: Tensor, corner: Tensor, patches: Tensor) -> None:
 
     In a fixed order, so that sums are the same every time, on a processor.
     """
-    n = patches.shape[-1]
-    if images.device.type == "cpu":
-        for image, layer in zip(images, patches, strict=True):
-            where = corner[:, 0], corner[:, 1]
-            _windows(image, n).index_put_(where, layer, accumulate=True)
-        return
-    # elsewhere windows that share memory cannot be written to
-    along = torch.arange(n, device=corner.device)
+    add = _add_rows if images.device.type == "cpu" else _add_pixels
+    add(images, corner, patches)
+
+
+def _add_rows(images: Tensor, corner: Tensor, patches: Tensor) -> None:
+    """Row by row, one window after the other."""
+    where = corner[:, 0], corner[:, 1]
+    for image, layer in zip(images, patches, strict=True):
+        _windows(image, patches.shape[-1]).index_put_(where, layer, accumulate=True)
+
+
+def _add_pixels(images: Tensor, corner: Tensor, patches: Tensor) -> None:
+    """All at once: where threads write at the same time, windows must not share memory."""
+    along = torch.arange(patches.shape[-1], device=corner.device)
     rows = (corner[:, 0, None] + along) * images.shape[-1]
     flat = rows[:, :, None] + (corner[:, 1, None] + along)[:, None, :]
     images.view(len(images), -1).index_add_(1, flat.view(-1), patches.reshape(len(images), -1))

@@ -12,7 +12,7 @@ from recon.ptychography.experiment import Experiment
 from recon.ptychography.likelihood import poisson_factor, poisson_loss
 from recon.ptychography.multislice import backward
 from recon.ptychography.optics import Grid
-from recon.ptychography.patches import add_patches, cut_patches
+from recon.ptychography.patches import _add_pixels, add_patches, cut_patches
 from recon.ptychography.raster import make_canvas
 from recon.ptychography.solver import MultisliceSolver, SolverSettings, worker_threads
 
@@ -43,6 +43,9 @@ def test_windows_come_out_and_go_back_where_they_belong(rng: np.random.Generator
     back = torch.zeros_like(images)
     add_patches(back, corner, patches)
     torch.testing.assert_close((cut * patches).sum(), (images * back).sum())
+    at_once = torch.zeros_like(images)
+    _add_pixels(at_once, corner, patches)
+    torch.testing.assert_close(at_once, back)
     strided = torch.zeros_like(images)
     add_patches(strided, corner, torch.complex(patches, -patches).imag)
     torch.testing.assert_close(strided, -back)
