@@ -2,8 +2,9 @@
 
 The bright field and what surrounds it determine the global parameters and cost less than the whole
 detector. The object that forms on the way has seen too many electrons under wrong calibrations
-and is thrown away. What it leaves is a measured optimism (below), which the second stage gives
-back. The number of slices follows the thickness while that is being found.
+and is thrown away. Half way its optimism is measured (below) and given back from then on, so that
+the second stage begins with a raster that is right. The number of slices follows the thickness
+while that is being found.
 """
 
 from collections.abc import Callable
@@ -26,8 +27,10 @@ from recon.ptychography.unknowns import UNKNOWNS, Unknown
 
 MIN_SLICES, MAX_SLICES = 2, 12
 """Even 6 nm of heavy columns are no thin object: two slices took 0.88 of the truth to 0.96."""
-AVERAGED_PASSES = 2
-BOOTSTRAP_PASSES = 7
+AVERAGED_PASSES = 3
+CORRECTED_PASSES = 6
+"""Passes at the end of the stage that know how optimistic the fit is."""
+BOOTSTRAP_PASSES, HEARD_PASSES = 7, 2
 REACH = 2.6
 """The part of the detector that is used reaches to this multiple of the semi-angle."""
 FLOOR = 0.25
@@ -112,6 +115,7 @@ def refine_calibration(
     )
     refiner = Refiner(solver, unknowns, params.refine_patterns)
     path: list[Experiment] = []
+    corrected = max(params.calibration_passes - CORRECTED_PASSES, 1)
     for number in range(1, params.calibration_passes + 1):
         hook = refiner.begin_pass(number, bench.rng, bench.executor)
         solver.run_pass(bench.rng, bench.executor, on_pulls=hook)
@@ -119,14 +123,15 @@ def refine_calibration(
         slices = slices_for(solver.experiment.thickness_A, params)
         if solver.tied and slices != solver.experiment.n_slices:
             solver.reslice(slices)
+        if number == corrected:
+            (refiner.optimism,) = bench.team.agree([measure_optimism(solver, bench)])
         if number > params.calibration_passes - AVERAGED_PASSES:
             path += refiner.path
     if not path:
         return Found(start, {})
-    (optimism,) = bench.team.agree([measure_optimism(solver, bench)])
     found = resized(mean_of(path), start.grid.n)
     found = replace(found, n_slices=slices_for(found.thickness_A, params))
-    return Found(found, refiner.sigma, optimism)
+    return Found(found, refiner.sigma, refiner.optimism)
 
 
 def measure_optimism(solver: MultisliceSolver, bench: Bench) -> float:
@@ -148,9 +153,9 @@ def measure_optimism(solver: MultisliceSolver, bench: Bench) -> float:
         pull.append(float(gradient_of(pulls, fresh.experiment, fresh.slices, scale)[0]))
 
     for number in range(BOOTSTRAP_PASSES):
-        heard = number >= BOOTSTRAP_PASSES - AVERAGED_PASSES
+        heard = number >= BOOTSTRAP_PASSES - HEARD_PASSES
         fresh.run_pass(bench.rng, bench.executor, on_pulls=on_pulls if heard else None)
-    return -sum(pull) / AVERAGED_PASSES / 2  # d ln(area) / d scale = 2
+    return -sum(pull) / HEARD_PASSES / 2  # d ln(area) / d scale = 2
 
 
 def simulated_counts(solver: MultisliceSolver, bench: Bench) -> Patterns:

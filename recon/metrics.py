@@ -8,7 +8,7 @@ over a band wider than the spacing of the spots before they are divided.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,13 @@ class RingCorrelation:
         part = over / (over + under) if over + under > 0 else 0.0
         q = self.frequency_A[i - 1] + part * (self.frequency_A[i] - self.frequency_A[i - 1])
         return float(1 / q)
+
+    def without_shared(self, part: float) -> "RingCorrelation":
+        """What is left of C where a ``part`` of all that is not noise-free agreement is shared.
+
+        (C - part) / (1 - part): two images that agree on nothing but what they share come out at 0.
+        """
+        return replace(self, correlation=(self.correlation - part) / (1 - part))
 
     def half_bit_threshold(self) -> Float:
         """Half-bit curve of van Heel & Schatz, J. Struct. Biol. 151 (2005) 250."""

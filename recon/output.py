@@ -164,10 +164,11 @@ def _write_curves(group: h5py.Group, result: Reconstruction) -> None:
 def _write_resolution(group: h5py.Group, result: Reconstruction) -> None:
     resolution = result.resolution
     group["frc_half_A"] = resolution.frc_half_A
-    group["frc_0143_A"] = resolution.frc_half_A
+    group["frc_0143_A"] = resolution.frc_0143_A
     group["frc_at_half_A"] = resolution.frc_at_half_A
     group["frc_half_bit_A"] = resolution.frc_half_bit_A
     group["lattice_limit_A"] = resolution.lattice_limit_A
+    group["explained_share"] = result.explained_share
     group["effective_electrons"] = resolution.effective_electrons
     group["spots_per_A"] = np.array([spot.q_A for spot in result.spots]).reshape(-1, 2)
 

@@ -64,11 +64,13 @@ class ReconstructionParams(BaseModel):
     refine_patterns: Annotated[int, Field(ge=16)] = 120
     """Patterns from which the Fisher information of the refinement is taken."""
 
-    calibration_passes: Annotated[int, Field(ge=0, le=1000)] = 10
+    calibration_passes: Annotated[int, Field(ge=0, le=1000)] = 12
     """Passes over the inner part of the patterns that refine the calibration beforehand."""
 
     max_passes: Annotated[int, Field(ge=1, le=1000)] = 16
     patience: Annotated[int, Field(ge=1)] = 2
+    closing_passes: Annotated[int, Field(ge=0, le=100)] = 2
+    """Passes over all electrons, those that were held out too, from the best pass on."""
     held_out_fraction: Fraction = 0.1
     half_set_frc: bool = True
 

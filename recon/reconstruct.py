@@ -3,7 +3,7 @@
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,15 @@ from recon.calibrate import Calibrated, calibrate
 from recon.calibration import Calibration, Measured
 from recon.dataset import Dataset4D
 from recon.geometry import rotation_matrix, scan_positions_A, scanned_rectangle
-from recon.judge import error_map, judge_verdict, measure_resolution
+from recon.judge import (
+    CREDIBLE_SHARE,
+    SHARED,
+    error_map,
+    judge_verdict,
+    measure_resolution,
+    model_warnings,
+    with_model_errors,
+)
 from recon.metrics import RingCorrelation, Spot
 from recon.parallax import phase_image, resample
 from recon.params import ReconstructionParams
@@ -62,6 +70,9 @@ class _Fit:
     stopped_because: str
     finest_A: float = 0.0
     """What the raster of a direct image carries; agreement beyond it is that of interpolation."""
+    shared: float = 0.0
+    """Correlation of the halves that is no agreement with the truth."""
+    explained_share: float = float("nan")
     priors: tuple[str, ...] = ()
     residual: Image | None = None
     notes: tuple[str, ...] = ()
@@ -149,7 +160,7 @@ def reconstruct(
         stopped_because=fit.stopped_because,
         elapsed_s=round(time.perf_counter() - clock.started, 3),
         peak_memory_MB=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-        verdict=judge_verdict(header, fit.calibration, resolution),
+        verdict=judge_verdict(header, fit.calibration, resolution, fit.explained_share),
         warnings=tuple(warnings),
         source=dataset.source,
         source_sha256=dataset.sha256,
@@ -157,6 +168,7 @@ def reconstruct(
         timings_s=clock.stages,
         priors=fit.priors,
         lattice_residual_rad=fit.residual,
+        explained_share=fit.explained_share,
     )
 
 
@@ -170,15 +182,18 @@ def _judge(
         fit.pixel_size_A,
         raster=matrix,
         electrons=float(electrons),
+        shared=fit.shared,
     )
+    if fit.explained_share < CREDIBLE_SHARE:
+        resolution = replace(resolution, frc_half_A=float("nan"))
     return resolution.no_finer_than(fit.finest_A), frc, spots
 
 
 def _quality_warnings(fit: _Fit, resolution: Resolution) -> list[str]:
-    warnings = []
+    warnings = model_warnings(fit.explained_share)
     if not np.isfinite(fit.phase).all():
         warnings.append("the phase is not finite everywhere: the fit diverged, do not use it")
-    if fit.halves is not None and not np.isfinite(resolution.frc_half_A):
+    if fit.halves is not None and not np.isfinite(resolution.frc_0143_A):
         warnings.append("the two half sets do not agree at any resolution: this image is noise")
     return warnings
 
@@ -219,7 +234,7 @@ def _fit_multislice(
     rng: np.random.Generator,
     watch: "_Watch",
 ) -> _Fit:
-    from recon.engine import fit_fixed, fit_until_turn
+    from recon.engine import close_fit, fit_fixed, fit_until_turn
     from recon.joint_calibration import slices_for
     from recon.ptychography.experiment import Experiment
     from recon.ptychography.raster import make_canvas
@@ -235,26 +250,35 @@ def _fit_multislice(
 
     def during(number: int, part: float, fitted: float, held: float, begun: float = 0.0) -> None:
         early = 0 if begun else params.calibration_passes
-        passes = max(number - 1 + part + early, 0) / (params.max_passes + early)
+        passes = 0.96 * max(number - 1 + part + early, 0) / (params.max_passes + early)
         done = 0.02 + share * (begun + passes * (0.5 if both else 1.0))
         message = f"pass {number}" if number > 0 else f"calibration pass {number + early}"
         tell(ProgressEvent("reconstruct", done, message, max(number, 0), fitted, held))
 
     beside: BesideResult | None = None
-    refined = calibration
+    refined, confirmed = calibration, float("nan")
     if params.refine or not params.beside_default:
         main = fit_until_turn(
             start, patterns, params, rng, during,
             nominal_thickness_A=dataset.header.nominal_thickness_A, execution=execution,
             on_pass=watch.on_pass,
         )  # fmt: skip
-        start, refined = main.experiment, _refined(calibration, main)
+        start, confirmed = main.experiment, main.explained_share
+        refined = with_model_errors(_refined(calibration, main), confirmed)
     if params.beside_default:
         main = beside = fit_beside(
             start, make_canvas(start.positions_A(), start.grid.sampling_A, patterns.n),
             patterns, params, rng,
             on_progress=partial(during, begun=0.5 if both else 0.0), execution=execution,
         )  # fmt: skip
+    elif params.closing_passes:
+
+        def on_closing(number: int, part: float, *_: float) -> None:
+            done = 0.96 + 0.04 * (number - 1 + part) / params.closing_passes
+            message = f"closing pass {number}, all electrons"
+            tell(ProgressEvent("reconstruct", 0.02 + share * done, message, main.best_pass))
+
+        main = close_fit(main, patterns, params, rng, on_progress=on_closing, execution=execution)
     halves: list[EngineResult] = []
     half_passes = min(main.best_pass, MAX_HALF_PASSES)
     if params.half_set_frc:
@@ -290,6 +314,8 @@ def _fit_multislice(
         halves=(halves[0].phase(), halves[1].phase()) if halves else None,
         curves=Curves(main.fitted, main.held_out, main.defocus_A),
         best_pass=main.best_pass,
+        shared=SHARED,
+        explained_share=confirmed,
         stopped_because=main.stopped_because,
         priors=params.prior_labels(len(main.slices)),
         residual=None if beside is None else beside.residual,

@@ -41,12 +41,14 @@ class Curves:
 class Resolution:
     """Resolution in Å; NaN where it could not be measured.
 
-    ``frc_half_A`` is where the correlation of two half-dose reconstructions falls below 0.143,
-    which stands for 0.5 against the truth; ``frc_at_half_A`` where it falls below 1/2;
+    ``frc_half_A`` is where the correlation with the truth falls below 0.5: that of two half-dose
+    reconstructions, less what they share without being right, falls below 0.143 there.
+    ``frc_0143_A`` and ``frc_at_half_A`` are where it falls below 0.143 and 1/2 as it is;
     ``lattice_limit_A`` the spacing that at least three spots reach which noise would not make.
     """
 
     frc_half_A: float = float("nan")
+    frc_0143_A: float = float("nan")
     frc_at_half_A: float = float("nan")
     frc_half_bit_A: float = float("nan")
     lattice_limit_A: float = float("nan")
@@ -58,6 +60,7 @@ class Resolution:
         return replace(
             self,
             frc_half_A=float(np.maximum(self.frc_half_A, finest_A)),
+            frc_0143_A=float(np.maximum(self.frc_0143_A, finest_A)),
             frc_at_half_A=float(np.maximum(self.frc_at_half_A, finest_A)),
             frc_half_bit_A=float(np.maximum(self.frc_half_bit_A, finest_A)),
             lattice_limit_A=float(np.maximum(self.lattice_limit_A, finest_A)),
@@ -107,6 +110,9 @@ class Reconstruction:
     phase_sigma_rad: Float32 | None = None
     """Standard deviation of ``phase_rad`` by the counts alone, from the half sets."""
 
+    explained_share: float = float("nan")
+    """Part of what the image claims to know that electrons confirm which it has never seen."""
+
     def scanned_field(self, border_A: float = 0.0) -> tuple[slice, slice]:
         """Largest upright rectangle of ``phase_rad`` inside the scan, less a border."""
         return scanned_rectangle(
@@ -128,7 +134,7 @@ class Reconstruction:
             "warnings": list(self.warnings),
             "resolution": {
                 "frc_half_A": _clean(self.resolution.frc_half_A),
-                "frc_0143_A": _clean(self.resolution.frc_half_A),
+                "frc_0143_A": _clean(self.resolution.frc_0143_A),
                 "frc_at_half_A": _clean(self.resolution.frc_at_half_A),
                 "frc_half_bit_A": _clean(self.resolution.frc_half_bit_A),
                 "lattice_limit_A": _clean(self.resolution.lattice_limit_A),
@@ -141,6 +147,7 @@ class Reconstruction:
                 "affine_sigma": _clean(self.calibration.affine_sigma),
                 "mirrored": self.calibration.mirrored,
             },
+            "explained_share": _clean(self.explained_share),
             "passes": self.passes,
             "best_pass": self.best_pass,
             "stopped_because": self.stopped_because,

@@ -78,9 +78,14 @@ def _resolution_table(result: Reconstruction) -> str:
     return _table(
         [
             ("finest lattice spot (Å)", _number(r.lattice_limit_A)),
-            ("half-set FRC at 0.143, as 0.5 against the truth (Å)", _number(r.frc_half_A)),
+            ("FRC of 0.5 against the truth, from half sets (Å)", _number(r.frc_half_A)),
+            ("half-set FRC at 0.143, as it is (Å)", _number(r.frc_0143_A)),
             ("half-set FRC at 1/2 (Å)", _number(r.frc_at_half_A)),
             ("half-set FRC, half-bit curve (Å)", _number(r.frc_half_bit_A)),
+            (
+                "part of the image's claims that unseen electrons confirm",
+                _number(result.explained_share),
+            ),
             ("electrons", f"{r.effective_electrons:.0f}"),
         ]
     )

@@ -132,6 +132,11 @@ class MultisliceSolver:
         """Begin with this projected phase, (rows, cols), dealt to all slices alike."""
         self.slices.copy_(phase / self.experiment.n_slices)
 
+    def take(self, slices: Tensor) -> None:
+        """Go on from these slices, (slice, rows, cols), at rest."""
+        self.slices = slices[: len(self.slices)].clone()
+        self.velocity = torch.zeros_like(self.slices)
+
     def state(self) -> dict[str, Tensor]:
         """Tensors that the coming passes depend on, besides the experiment."""
         return {"slices": self.slices, "velocity": self.velocity}

@@ -50,6 +50,13 @@ def test_the_crossing_is_interpolated() -> None:
     assert np.isnan(curve.resolution_A(2.0))
 
 
+def test_agreement_that_is_shared_counts_for_nothing() -> None:
+    curve = RingCorrelation(np.array([0.1, 0.2, 0.3]), np.array([1.0, 0.6, 0.2]), np.ones(3))
+    left = curve.without_shared(0.2)
+    np.testing.assert_allclose(left.correlation, [1.0, 0.5, 0.0], atol=1e-12)
+    assert left.resolution_A(0.143) > curve.without_shared(0.0).resolution_A(0.143)
+
+
 def test_spots_are_found_where_the_lattice_is(rng: np.random.Generator) -> None:
     image = lattice(7.0, 4)
     spots = lattice_spots(image + rng.normal(size=SHAPE), PIXEL_A)
