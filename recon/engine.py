@@ -15,7 +15,7 @@ from recon.joint_calibration import Bench, Found, refine_calibration
 from recon.params import ReconstructionParams
 from recon.patterns import Patterns
 from recon.ptychography.experiment import Experiment
-from recon.ptychography.explained import explained
+from recon.ptychography.explained import explained_share
 from recon.ptychography.projection import projected_phase
 from recon.ptychography.raster import Canvas, make_canvas
 from recon.ptychography.refiner import Refiner
@@ -75,7 +75,7 @@ class EngineResult:
     refined_sigma: dict[str, float] = field(default_factory=dict)
     """Standard deviations of the parameters that were refined, by name."""
     explained_share: float = float("nan")
-    """Part of what the object claims to know that the held-out electrons confirm."""
+    """Part of what the object claims to know that electrons confirm."""
 
     def phase(self) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
         """Projected phase, float32 (rows, cols)."""
@@ -209,7 +209,7 @@ def fit_until_turn(
             stage.save(fit)
     solver.recalibrate(fit.best_experiment)
     solver.take(fit.best)
-    share = explained(solver).share
+    share = explained_share(solver)
     fitted_curve, held_curve, defocus_curve = zip(*fit.losses, strict=True)
     return EngineResult(
         fit.best_experiment,

@@ -28,7 +28,7 @@ from recon.ptychography.unknowns import UNKNOWNS, Unknown
 MIN_SLICES, MAX_SLICES = 2, 12
 """Even 6 nm of heavy columns are no thin object: two slices took 0.88 of the truth to 0.96."""
 AVERAGED_PASSES = 3
-CORRECTED_PASSES = 6
+CORRECTED_PASSES = 8
 """Passes at the end of the stage that know how optimistic the fit is."""
 BOOTSTRAP_PASSES, HEARD_PASSES = 7, 2
 REACH = 2.6

@@ -207,7 +207,8 @@ def frc_figure(result: Reconstruction) -> Figure:
         axes.plot(q, result.frc.half_bit_threshold(), lw=1, ls=":", color="gray", label="half bit")
     axes.axhline(0.143, color="gray", ls="--", lw=1, label="0.143")
     if np.isfinite(result.resolution.frc_half_A):
-        axes.axvline(1 / result.resolution.frc_half_A, color="C3", lw=1)
+        limit = 1 / result.resolution.frc_half_A
+        axes.axvline(limit, color="C3", lw=1, label="0.5 against the truth")
     axes.set_ylim(-0.15, 1.05)
     axes.set_xlabel("spatial frequency (1/Å)")
     axes.set_ylabel("Fourier ring correlation")

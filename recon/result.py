@@ -111,7 +111,7 @@ class Reconstruction:
     """Standard deviation of ``phase_rad`` by the counts alone, from the half sets."""
 
     explained_share: float = float("nan")
-    """Part of what the image claims to know that electrons confirm which it has never seen."""
+    """Part of what the image claims to know that the electrons confirm."""
 
     def scanned_field(self, border_A: float = 0.0) -> tuple[slice, slice]:
         """Largest upright rectangle of ``phase_rad`` inside the scan, less a border."""

@@ -83,7 +83,7 @@ def _resolution_table(result: Reconstruction) -> str:
             ("half-set FRC at 1/2 (Å)", _number(r.frc_at_half_A)),
             ("half-set FRC, half-bit curve (Å)", _number(r.frc_half_bit_A)),
             (
-                "part of the image's claims that unseen electrons confirm",
+                "part of the image's claims that the electrons confirm",
                 _number(result.explained_share),
             ),
             ("electrons", f"{r.effective_electrons:.0f}"),

@@ -5,49 +5,46 @@ log-likelihood of
 
     sum I log((I + b) / (M + b)),
 
-b the background floor, for electrons that it has never seen. What they really gain is the same sum
-over the counts. The two agree if the model is right; a model that has bent an object until
-it fits the wrong optics claims more than comes true. No half set shows this: halves that
-share a wrong model agree with each other.
-"""
+b the background floor. What the electrons really gain is the same sum over the counts. The two
+agree if the model is right; a model that has bent an object until it fits the wrong optics
+claims more than comes true. No half set shows this: halves that share a wrong model agree.
 
-from dataclasses import dataclass
+Noise in the object claims as well. Electrons that it was fitted to flatter it by as much as
+electrons that it has never seen disappoint it (the symmetry behind Akaike's criterion): the mean of
+the two shares is free of noise, also for few electrons.
+"""
 
 import torch
 from torch import Tensor
 
+from recon.ptychography.counts import CountStore
 from recon.ptychography.solver import CHUNK, MultisliceSolver
 
 
-@dataclass(frozen=True)
-class Explained:
-    """Gains of log-likelihood over the mean pattern, nats: by the electrons, and as claimed."""
+def explained_share(solver: MultisliceSolver) -> float:
+    """Part of the claimed gain over the mean pattern that comes true; NaN if nothing is claimed.
 
-    confirmed: float
-    claimed: float
-
-    @property
-    def share(self) -> float:
-        """Part of the claim that comes true; NaN if nothing is claimed."""
-        return self.confirmed / self.claimed if self.claimed > 0 else float("nan")
-
-
-def explained(solver: MultisliceSolver) -> Explained:
-    """Judge the object of ``solver`` by its held-out electrons (all of them if none are held)."""
-    counts = solver.held or solver.counts
-    total = solver.electrons_held if solver.held is not None else solver.electrons
-    ratio = total / solver.electrons
+    The mean of the shares of fitted and held-out electrons; of one of them where none are held.
+    """
     everyone = torch.arange(solver.patterns.n_patterns, device=solver.device)
-    mean = _mean_pattern(solver, everyone) * ratio
+    mean = _mean_pattern(solver, everyone)
     transmission = solver.transmission()
-    floor = ratio * solver.floor
-    confirmed = claimed = 0.0
+    claimed = fitted = unseen = 0.0
     for which in torch.split(everyone, CHUNK):
-        expected = ratio * solver.expected(which, transmission)
-        gain = torch.log((expected + floor) / (mean + floor)) * solver.measured
-        confirmed += float((counts.dense(which) * gain).sum(dtype=torch.float64))
+        expected = solver.expected(which, transmission)
+        gain = torch.log((expected + solver.floor) / (mean + solver.floor)) * solver.measured
         claimed += float((expected * gain).sum(dtype=torch.float64))
-    return Explained(confirmed, claimed)
+        fitted += _gained(solver.counts, which, gain)
+        unseen += 0.0 if solver.held is None else _gained(solver.held, which, gain)
+    if not claimed > 0:
+        return float("nan")
+    if solver.held is None or not solver.electrons_held:
+        return fitted / claimed
+    return (fitted + unseen * solver.electrons / solver.electrons_held) / (2 * claimed)
+
+
+def _gained(counts: CountStore, which: Tensor, gain: Tensor) -> float:
+    return float((counts.dense(which) * gain).sum(dtype=torch.float64))
 
 
 def _mean_pattern(solver: MultisliceSolver, everyone: Tensor) -> Tensor:

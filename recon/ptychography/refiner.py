@@ -36,7 +36,7 @@ from recon.ptychography.solver import MultisliceSolver
 from recon.ptychography.unknowns import THICKNESS_RANGE, Unknown, nudged, value_of
 
 Float = NDArray[np.float64]
-STEP, MOMENTUM = 2.0, 0.8
+STEP, MOMENTUM = 2.0, 0.9
 BATCHES_PER_STEP = 4
 DOUBT = 0.5
 """Relative uncertainty of the measured optimism."""
