@@ -11,7 +11,8 @@ from recon.direct.warm_start import warm_phase
 from recon.errors import ReconError
 from recon.execution import Execution
 from recon.fit_state import FitState
-from recon.joint_calibration import Bench, Found, refine_calibration
+from recon.focus_side import better_side
+from recon.joint_calibration import Bench, Found, Stated, refine_calibration
 from recon.params import ReconstructionParams
 from recon.patterns import Patterns
 from recon.ptychography.experiment import Experiment
@@ -134,7 +135,7 @@ def fit_until_turn(
     rng: np.random.Generator,
     on_progress: PassCallback,
     *,
-    nominal_thickness_A: float | None = None,
+    stated: Stated | None = None,
     execution: Execution | None = None,
     on_pass: Watcher | None = None,
 ) -> EngineResult:
@@ -151,7 +152,8 @@ def fit_until_turn(
     fitted, held = patterns.split(1 - params.held_out_fraction, rng)
     settings = solver_settings(params)
     device = choose_device(params.device)
-    unknowns = wanted(params, experiment.n_slices, nominal_thickness_A)
+    stated = stated or Stated()
+    unknowns = wanted(params, experiment.n_slices, stated.thickness_A)
     prior = experiment
     stop = HeldOutStop(params.patience)
     nan = float("nan")
@@ -159,9 +161,10 @@ def fit_until_turn(
     with worker_threads(settings.threads) as executor:
         if found is None and unknowns and params.calibration_passes:
             # A prior on slopes has an opinion on the shape of the scan, too: it stays out of this
-            plain = replace(settings, variation=0.0)
+            bench = Bench(replace(settings, variation=0.0), device, executor, rng, team)
+            experiment = better_side(experiment, stated.defocus_A, fitted, unknowns, bench, params)
             found = refine_calibration(
-                experiment, fitted, unknowns, Bench(plain, device, executor, rng, team), params,
+                experiment, fitted, unknowns, bench, params,
                 lambda number: on_progress(number - params.calibration_passes, 1.0, nan, nan),
             )  # fmt: skip
         found = found or Found(experiment, {})

@@ -71,6 +71,14 @@ class Bench:
 
 
 @dataclass(frozen=True)
+class Stated:
+    """What the header says about numbers that are refined; None: nothing."""
+
+    thickness_A: float | None = None
+    defocus_A: float | None = None
+
+
+@dataclass(frozen=True)
 class Found:
     """A refined calibration.
 
@@ -96,6 +104,18 @@ class Found:
         return cls(experiment, dict(document["sigma"]), document["optimism"])
 
 
+def inner_solver(start: Experiment, fitted: Patterns, bench: Bench) -> MultisliceSolver:
+    """An empty object under the inner part of the patterns, with a low floor."""
+    n = inner_size(start)
+    inner = resized(start, n)
+    canvas = make_canvas(inner.positions_A(), inner.grid.sampling_A, n)
+    low = FLOOR * bench.settings.floor_fraction
+    settings = replace(bench.settings, floor_fraction=low)
+    return MultisliceSolver(
+        inner, canvas, fitted.cropped(n), None, settings, bench.device, bench.team
+    )
+
+
 def refine_calibration(
     start: Experiment,
     fitted: Patterns,
@@ -105,14 +125,7 @@ def refine_calibration(
     on_pass: Callable[[int], None],
 ) -> Found:
     """Find the calibration, with the number of slices that its thickness asks for."""
-    n = inner_size(start)
-    inner = resized(start, n)
-    canvas = make_canvas(inner.positions_A(), inner.grid.sampling_A, n)
-    low = FLOOR * bench.settings.floor_fraction
-    settings = replace(bench.settings, floor_fraction=low)
-    solver = MultisliceSolver(
-        inner, canvas, fitted.cropped(n), None, settings, bench.device, bench.team
-    )
+    solver = inner_solver(start, fitted, bench)
     refiner = Refiner(solver, unknowns, params.refine_patterns)
     path: list[Experiment] = []
     corrected = max(params.calibration_passes - CORRECTED_PASSES, 1)

@@ -235,7 +235,7 @@ def _fit_multislice(
     watch: "_Watch",
 ) -> _Fit:
     from recon.engine import close_fit, fit_fixed, fit_until_turn
-    from recon.joint_calibration import slices_for
+    from recon.joint_calibration import Stated, slices_for
     from recon.ptychography.experiment import Experiment
     from recon.ptychography.raster import make_canvas
     from recon.solvers.fit import BesideResult, Repeat, fit_beside
@@ -260,7 +260,8 @@ def _fit_multislice(
     if params.refine or not params.beside_default:
         main = fit_until_turn(
             start, patterns, params, rng, during,
-            nominal_thickness_A=dataset.header.nominal_thickness_A, execution=execution,
+            stated=Stated(dataset.header.nominal_thickness_A, dataset.header.defocus_A),
+            execution=execution,
             on_pass=watch.on_pass,
         )  # fmt: skip
         start, confirmed = main.experiment, main.explained_share

@@ -156,6 +156,7 @@ def _try(
     """Fit with these settings, judge at the floor of ``params``."""
     from recon.engine import choose_device, fit_until_turn
     from recon.execution import Alone
+    from recon.joint_calibration import Stated
     from recon.ptychography.experiment import Experiment
     from recon.ptychography.solver import worker_threads
     from recon.solvers.problem import Data, Problem
@@ -167,7 +168,7 @@ def _try(
     try:
         fit = fit_until_turn(
             start, patterns, chosen, np.random.default_rng(rng_seed), lambda *_: None,
-            nominal_thickness_A=dataset.header.nominal_thickness_A,
+            stated=Stated(dataset.header.nominal_thickness_A, dataset.header.defocus_A),
         )  # fmt: skip
         # The same seed deals the same electrons
         rng = np.random.default_rng(rng_seed)

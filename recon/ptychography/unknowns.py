@@ -24,7 +24,8 @@ class Unknown:
     prior_sigma: float
     largest_step: float
     first_pass: int = 2
-    """The object must have settled before the raster is judged by it."""
+    """The object must have settled before raster and thickness are judged by it: an unformed one
+    wants the thinnest specimen and does not let go of it."""
 
 
 UNKNOWNS: tuple[Unknown, ...] = (
@@ -39,7 +40,7 @@ UNKNOWNS: tuple[Unknown, ...] = (
     Unknown("scale", 0.003, 0.03, 0.01, first_pass=4),
     Unknown("stretch", 0.003, 0.03, 0.01, first_pass=4),
     Unknown("shear", 0.003, 0.03, 0.01, first_pass=4),
-    Unknown("thickness_A", 10.0, 150.0, 25.0),
+    Unknown("thickness_A", 10.0, 150.0, 25.0, first_pass=4),
 )
 
 
