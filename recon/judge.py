@@ -23,7 +23,7 @@ positive: what has not converged yet is missing in both alike, and what makes up
 Against the truth of simulated MOFs the halves' C at the limit is too high by 0.0 to 0.16.
 """
 CREDIBLE_SHARE = 0.45
-"""Of a right model the electrons confirm 0.95 to 1.05 of what it claims, of useful ones 0.7, of an
+"""Of a right model the electrons confirm 0.93 to 1.05 of what it claims, of useful ones 0.7, of an
 unfinished one 0.48; of one that had found a tenth of the true thickness 0.40."""
 DEFOCUS_MODEL_A = 6.0
 THICKNESS_MODEL_A, THICKNESS_MODEL = 8.0, 0.03
