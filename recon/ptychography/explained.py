@@ -17,7 +17,6 @@ the two shares is free of noise, also for few electrons.
 import torch
 from torch import Tensor
 
-from recon.ptychography.counts import CountStore
 from recon.ptychography.solver import CHUNK, MultisliceSolver
 
 
@@ -29,22 +28,23 @@ def explained_share(solver: MultisliceSolver) -> float:
     everyone = torch.arange(solver.patterns.n_patterns, device=solver.device)
     mean = _mean_pattern(solver, everyone)
     transmission = solver.transmission()
-    claimed = fitted = unseen = 0.0
+    claimed, sums = (
+        0.0,
+        torch.zeros(len(solver.counts.electrons), dtype=torch.float64, device=solver.device),
+    )
     for which in torch.split(everyone, CHUNK):
         expected = solver.expected(which, transmission)
         gain = torch.log((expected + solver.floor) / (mean + solver.floor)) * solver.measured
         claimed += float((expected * gain).sum(dtype=torch.float64))
-        fitted += _gained(solver.counts, which, gain)
-        unseen += 0.0 if solver.held is None else _gained(solver.held, which, gain)
+        hits = solver.counts.hits(which)
+        gained = hits.electrons * gain.reshape(-1)[hits.index]
+        sums += gained.sum(dim=1, dtype=torch.float64)
     if not claimed > 0:
         return float("nan")
-    if solver.held is None or not solver.electrons_held:
+    fitted, *unseen = sums.tolist()
+    if not unseen or not solver.electrons_held:
         return fitted / claimed
-    return (fitted + unseen * solver.electrons / solver.electrons_held) / (2 * claimed)
-
-
-def _gained(counts: CountStore, which: Tensor, gain: Tensor) -> float:
-    return float((counts.dense(which) * gain).sum(dtype=torch.float64))
+    return (fitted + unseen[0] * solver.electrons / solver.electrons_held) / (2 * claimed)
 
 
 def _mean_pattern(solver: MultisliceSolver, everyone: Tensor) -> Tensor:
