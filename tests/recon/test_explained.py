@@ -78,6 +78,13 @@ def test_sigmas_cover_what_the_model_leaves_out(turned: "Truth") -> None:
     assert calibration.beam_centre_row_px.sigma == 0.1
 
 
+def test_a_model_that_explains_too_little_has_no_sigmas(turned: "Truth") -> None:
+    calibration = with_model_errors(found(turned), 0.78)
+    assert math.isnan(calibration.thickness_A.sigma)
+    assert calibration.thickness_A.value == 400.0
+    assert not model_warnings(0.78)
+
+
 def test_a_model_that_electrons_contradict_has_no_sigmas_and_is_not_trusted(
     turned: "Truth",
 ) -> None:
