@@ -41,7 +41,7 @@ MODEL_ERROR = 0.12
 MODEL_ERRORS = (0.02, 0.04, 0.07, MODEL_ERROR, 0.24)
 """At the top the likelihood chooses: a good crystal is told more sharply than a poor one."""
 
-_SCAN_SPREAD = 0.12
+_SCAN_SPREAD, _SCAN_EVERY = 0.12, 2
 """Forgiving: between two plates the blurred fringes of a wedge look like either."""
 _PLATES_A = np.arange(120.0, 1501.0, 10.0)
 _GRID = 2.0e-5
@@ -109,11 +109,11 @@ class Hill:
         key = _key(offset)
         if key not in self._scanned:
             look = self.look(offset)
-            intensity = np.ascontiguousarray(look.waves.scan(_SCAN_SPREAD)[:, ::2])
+            intensity = np.ascontiguousarray(look.waves.scan(_SCAN_SPREAD, _SCAN_EVERY))
             k, best = likeliest_of(
                 look.n, look.b, look.f, intensity, look.unknown, look.null, self.model_error
             )
-            self._scanned[key] = float(best), float(THICKNESSES_A[2 * k])
+            self._scanned[key] = float(best), float(THICKNESSES_A[_SCAN_EVERY * k])
         return self._scanned[key]
 
     def scanned_sharply(self, offset: Array) -> Place:
@@ -122,7 +122,7 @@ class Hill:
         best = Place((float(offset[0]), float(offset[1])), 0.0, 0.0)
         for spread, t in ((0.0, _PLATES_A), (_SCAN_SPREAD, THICKNESSES_A[::2])):
             waves = look.waves
-            intensity = waves.at(t, 0.0) if spread == 0.0 else waves.scan(spread)[:, ::2]
+            intensity = waves.at(t, 0.0) if spread == 0.0 else waves.scan(spread, 2)
             intensity = np.ascontiguousarray(intensity)
             k, value = likeliest_of(
                 look.n, look.b, look.f, intensity, look.unknown, look.null, self.model_error

@@ -57,15 +57,13 @@ class Waves:
             strong = self._strong(fine.ravel()).reshape(-1, *fine.shape) @ (weight / weight.sum())
         return self._with_weak(strong, t, spread)
 
-    def scan(self, spread: float) -> Array:
-        """The same at `THICKNESSES_A`, (beams, len(THICKNESSES_A))."""
+    def scan(self, spread: float, every: int = 1) -> Array:
+        """The same at every so manieth of `THICKNESSES_A`, (beams, thicknesses)."""
+        t = THICKNESSES_A[::every]
         if spread == 0.0:
-            return self.at(THICKNESSES_A, 0.0)
-        strong = self._fine() @ _thickness_average(spread)
-        return self._with_weak(strong, THICKNESSES_A, spread)
-
-    def _fine(self) -> Array:
-        return self._strong(_FINE_A)
+            return self.at(t, 0.0)
+        strong = self._strong(_FINE_A) @ _thickness_average(spread)[:, ::every]
+        return self._with_weak(strong, t, spread)
 
     def slopes(self, thickness_A: float, spread: float, s_slopes: Array) -> Array:
         """Derivatives of `at` where excitation errors change, (beams, k).
