@@ -77,7 +77,10 @@ def write_outputs(
     also: Mapping[str, str] | None = None,
     vacuum: VacuumProbe | None = None,
 ) -> dict[str, object]:
-    """Write HDF5, PNGs, ``summary.html`` and ``summary.json``; return the summary.
+    """Write HDF5, PNGs, ``summary.html``, ``summary.json`` and ``params.yaml``; return the summary.
+
+    The last repeats the reconstruction: a run knows of a scan what its file does not, such as the
+    defocus at the specimen.
 
     ``also`` are files written elsewhere, name -> path, to be listed among the outputs; ``vacuum``
     is the illumination that was measured for the scan.
@@ -90,6 +93,8 @@ def write_outputs(
     files = {path.stem: str(path) for path in pictures.values()}
     files["reconstruction"] = str(out / "reconstruction.h5")
     files["summary"] = str(out / "summary.html")
+    (out / "params.yaml").write_text(result.params.to_yaml(), encoding="utf-8")
+    files["params"] = str(out / "params.yaml")
     summary = result.summary() | {"outputs": files | dict(also or {})}
     if vacuum is not None:
         summary["vacuum"] = _vacuum_numbers(vacuum)

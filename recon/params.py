@@ -155,6 +155,10 @@ class ReconstructionParams(BaseModel):
         except (ValidationError, yaml.YAMLError) as problems:
             raise ParameterError(f"{path}: {problems}") from problems
 
+    def to_yaml(self) -> str:
+        """What differs from the defaults, as `from_yaml` reads it."""
+        return yaml.safe_dump(self.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
+
     def updated(self, **changes: object) -> Self:
         """Return these settings with some of them changed, checked like those of a file.
 

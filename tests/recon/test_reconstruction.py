@@ -138,6 +138,7 @@ def test_every_output_is_written_and_told_apart(turned: "Truth", tmp_path: Path)
     params = QUICK.model_copy(update={"max_passes": 3})
 
     summary = reconstruct_file(described, tmp_path / "out", params, progress=events.append)
+    assert ReconstructionParams.from_yaml(tmp_path / "out" / "params.yaml") == params
 
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names >= {"reconstruction.h5", "summary.html", "summary.json", "phase.png", "frc.png"}
