@@ -4,6 +4,7 @@ Eigen-solutions, matrix products and compiled loops let go of the interpreter's 
 between them does not, so that more than two threads would only wait.
 """
 
+import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -27,3 +28,8 @@ def for_each(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Resu
 @cache
 def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=2, thread_name_prefix="align")
+
+
+# a forked child inherits the pool but not its threads, and would wait for them for ever
+if hasattr(os, "register_at_fork"):  # Windows has none, and does not fork
+    os.register_at_fork(after_in_child=_threads.cache_clear)
