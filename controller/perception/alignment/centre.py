@@ -15,7 +15,6 @@ deepest point of a shadow, count little beside it.
 import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from controller.perception.alignment.background import radial_background
 from controller.perception.alignment.pattern import Pattern
@@ -23,11 +22,13 @@ from controller.perception.alignment.pattern import Pattern
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-ALLOWED_OFF = 0.15
+ALLOWED_OFF = 0.12
 """How far the direct beam may be from the middle of the frame, in its sides (a soft limit)."""
 _RING_PX = 4.0
 _OVERDISPERSION = 10.0
 """Spots too faint to be found make the halo rougher than Poisson: its word is divided by this."""
+_STOP_PX, _WRONG_STOP = 2.0, 1e-3
+"""How well the disc of a stop is placed, in pixels of a frame of 256; when it is no stop at all."""
 _FEW = 12
 _MOST = 15.0
 """Most that the halo may say against a place: dense patterns leave little of it to see."""
@@ -108,20 +109,6 @@ def rank_direct_beams(
     return ranked
 
 
-def deepest_shadow(pattern: Pattern) -> tuple[float, float] | None:
-    """(x, y) of the point farthest inside the shadow of a beam stop near the middle, or None."""
-    if not pattern.shadow.any():
-        return None
-    depth = ndimage.distance_transform_edt(pattern.shadow)
-    rows, cols = pattern.shape
-    y, x = np.ogrid[:rows, :cols]
-    off = np.hypot(y - 0.5 * (rows - 1), x - 0.5 * (cols - 1)) / (ALLOWED_OFF * min(rows, cols))
-    value = depth - 1.0 * off**2
-    top = value >= value.max() - 0.7
-    where = np.argwhere(top & pattern.shadow).mean(axis=0)
-    return float(where[1]), float(where[0])
-
-
 def rank_hidden(pattern: Pattern, masked: Mask, places_px: Array) -> tuple[NDArray[np.intp], Array]:
     """Places behind a beam stop by how likely the direct beam is there.
 
@@ -143,13 +130,10 @@ def rank_hidden(pattern: Pattern, masked: Mask, places_px: Array) -> tuple[NDArr
     rows, cols = pattern.shape
     off = _off_middle(pattern, places)
     score = np.where(off < 2.0, -0.5 * off**2, -np.inf)
-    if pattern.shadow.any():
-        depth = ndimage.distance_transform_edt(pattern.shadow)
-        col = np.clip(np.round(places[:, 0]), 0, cols - 1).astype(np.int64)
-        row = np.clip(np.round(places[:, 1]), 0, rows - 1).astype(np.int64)
-        there = depth[row, col]
-        score -= 0.5 * ((depth.max() - there) / (0.35 * depth.max() + 1.0)) ** 2
-        score[there < 1.0] = -np.inf
+    if pattern.stop_px is not None:
+        beside = np.hypot(*(places - np.array(pattern.stop_px)).T)
+        near = np.exp(-0.5 * (beside / (_STOP_PX * max(rows, cols) / 256.0)) ** 2)
+        score += np.log(near + _WRONG_STOP)
     order, score = _ranked(pattern, masked, places, score)
     return order, score[order]
 

@@ -23,6 +23,11 @@ CONVINCING = 0.6
 """Part of the attainable gain below which centres other than the likeliest are tried."""
 _PASSABLE = 0.38
 """The same once the next likely ones were tried."""
+_HIDDEN_BEAMS, _DARK_BEAMS = 5, 3
+"""Nodes tried behind a stop, and beside the spots that can be the direct beam."""
+_SAME_PLACE_PX = 2.0
+_LATTICE_SPOTS = 16
+"""Spots from which a lattice of them is no chance."""
 
 
 def centre_batches(task: Task) -> Iterator[tuple[list[tuple[Task, float]], float]]:
@@ -62,28 +67,45 @@ def _centres(task: Task) -> Iterator[tuple[Task, float]]:
         yield task, 0.03
         for rival in spots.rivals:
             yield _moved(task, rival), 0.03
+        # of a thick crystal so little may be left in it that it is no spot at all
+        tried = np.stack([spots.x_px, spots.y_px], 1)[[spots.direct, *spots.rivals]]
+        for place in _likely_nodes(task, _DARK_BEAMS + len(tried)):
+            if np.hypot(*(tried - place).T).min() > _SAME_PLACE_PX:
+                yield _centred(task, place), 0.6
         return
-    masked = spot_mask(task.pattern.shape, spots)
+    nodes = [(place, 0.6) for place in _likely_nodes(task, _HIDDEN_BEAMS)]
+    middle = np.array(spots.centre_px)
+    shifts = np.array([(0, 0), (2.5, 0), (-2.5, 0), (0, 2.5), (0, -2.5)])
+    order, _ = rank_hidden(task.pattern, _masked(task), middle + shifts)
+    around = [(middle + shifts[k], 1.5) for k in order] or [(middle, 1.5)]
+    # a few spots lie on some lattice by chance: then what was seen of the stop says more
+    places = (
+        [*nodes, *around[:2]] if len(nodes) and len(spots) >= _LATTICE_SPOTS else around + nodes
+    )
+    for place, sigma in places:
+        yield _centred(task, place), sigma
+
+
+def _likely_nodes(task: Task, most: int) -> list[Array]:
+    """Nodes of the spots' lattice where the direct beam can be, likeliest first; none without."""
+    spots = task.spots
     lattice = fit_lattice(
         spots.x_px, spots.y_px, spots.counts, spots.centre_px, centre_is_node=False
     )
-    places: list[tuple[Array, float]] = []
-    if lattice is not None and lattice.score >= 10.0:
-        i, j = (v.ravel() for v in np.meshgrid(np.arange(-12, 13), np.arange(-12, 13)))
-        nodes = np.array(lattice.origin_px) + np.stack([i, j], 1) @ lattice.basis_px
-        order, score = rank_hidden(task.pattern, masked, nodes)
-        places = [
-            (nodes[k], 0.6)
-            for k, value in zip(order[:5], score[:5], strict=True)
-            if value > score[0] - 12.0
-        ]
-    if not places:
-        middle = np.array(spots.centre_px)
-        shifts = np.array([(0, 0), (3, 0), (-3, 0), (0, 3), (0, -3)], dtype=float)
-        order, _ = rank_hidden(task.pattern, masked, middle + shifts)
-        places = [(middle + shifts[k], 1.5) for k in order] or [(middle, 1.5)]
-    for place, sigma in places:
-        yield _centred(task, place), sigma
+    if lattice is None or lattice.score < 10.0:
+        return []
+    i, j = (v.ravel() for v in np.meshgrid(np.arange(-12, 13), np.arange(-12, 13)))
+    nodes = np.array(lattice.origin_px) + np.stack([i, j], 1) @ lattice.basis_px
+    order, score = rank_hidden(task.pattern, _masked(task), nodes)
+    return [
+        nodes[k]
+        for k, value in zip(order[:most], score[:most], strict=True)
+        if value > score[0] - 12.0
+    ]
+
+
+def _masked(task: Task) -> NDArray[np.bool_]:
+    return spot_mask(task.pattern.shape, task.spots)
 
 
 def _moved(task: Task, spot: int) -> Task:
@@ -99,6 +121,5 @@ def _moved(task: Task, spot: int) -> Task:
 
 def _centred(task: Task, centre: Array) -> Task:
     place = (float(centre[0]), float(centre[1]))
-    masked = spot_mask(task.pattern.shape, task.spots)
-    background = radial_background(task.pattern, place, masked)
+    background = radial_background(task.pattern, place, _masked(task))
     return replace(task, spots=replace(task.spots, centre_px=place, background=background))

@@ -44,6 +44,7 @@ MODEL_ERRORS = (0.02, 0.04, 0.07, MODEL_ERROR, 0.24)
 _SCAN_SPREAD, _SCAN_EVERY = 0.12, 2
 """Forgiving: between two plates the blurred fringes of a wedge look like either."""
 _PLATES_A = np.arange(120.0, 1501.0, 10.0)
+_FINE_PLATES_A = np.array([-4.0, -2.0, 0.0, 2.0, 4.0])
 _GRID = 2.0e-5
 """Offsets that differ by less, in rad, are one."""
 _RENEW_RAD = 3.0e-3
@@ -117,18 +118,31 @@ class Hill:
         return self._scanned[key]
 
     def scanned_sharply(self, offset: Array) -> Place:
-        """Best thickness and spread at an offset, plates in steps of a nanometre."""
+        """Best thickness and spread at an offset, the best plates to a fifth of a nanometre.
+
+        A weak spot far off the sphere goes through its maxima every few nanometres.
+        """
         look = self.look(offset)
-        best = Place((float(offset[0]), float(offset[1])), 0.0, 0.0)
-        for spread, t in ((0.0, _PLATES_A), (_SCAN_SPREAD, THICKNESSES_A[::2])):
-            waves = look.waves
-            intensity = waves.at(t, 0.0) if spread == 0.0 else waves.scan(spread, 2)
-            intensity = np.ascontiguousarray(intensity)
-            k, value = likeliest_of(
-                look.n, look.b, look.f, intensity, look.unknown, look.null, self.model_error
-            )
-            if value > best.log_gain:
-                best = replace(best, thickness_A=float(t[k]), spread=spread, log_gain=float(value))
+        waves = look.waves
+        wedges = np.ascontiguousarray(waves.scan(_SCAN_SPREAD, 2))
+        k, gained = likeliest_of(
+            look.n, look.b, look.f, wedges, look.unknown, look.null, self.model_error
+        )
+        x, y = float(offset[0]), float(offset[1])
+        best = Place((x, y), float(THICKNESSES_A[::2][k]), _SCAN_SPREAD, float(gained))
+        plates = np.ascontiguousarray(waves.at(_PLATES_A, 0.0))
+        rough = rough_gains(
+            look.n, look.b, look.f, plates, look.unknown, look.null, self.model_error
+        )
+        near = _PLATES_A[_peaks(rough, _REFINED)]
+        t = (near[:, None] + _FINE_PLATES_A).ravel()
+        fine = gains_of(
+            look.n, look.b, look.f, np.ascontiguousarray(waves.at(t, 0.0)), look.unknown,
+            look.null, self.model_error,
+        )  # fmt: skip
+        top = int(np.argmax(fine))
+        if fine[top] > best.log_gain:
+            best = Place((x, y), float(t[top]), 0.0, float(fine[top]))
         return best
 
     def climb(self, steps: tuple[float, ...], most_moves: int) -> Array:
@@ -372,12 +386,28 @@ def likeliest_of(
 
     All columns are compared at coarse scales, and only the best few at their best scale.
     """
-    coarse = np.empty(intensity.shape[1])
-    for k in range(intensity.shape[1]):
-        coarse[k] = rough_scale(n, b, f * intensity[:, k], unknown, null, model_error)[1]
+    coarse = rough_gains(n, b, f, intensity, unknown, null, model_error)
     best, where = -1e18, 0
     for k in np.argsort(-coarse)[:_REFINED]:
         _, value = best_scale(n, b, f * intensity[:, k], unknown, null, model_error)
         if value > best:
             best, where = value, k
     return where, best
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator, unused-ignore]
+def rough_gains(
+    n: Array, b: Array, f: Array, intensity: Array, unknown: Array, null: Array, model_error: float
+) -> Array:
+    """`gains_of` at coarse scales, (columns,)."""
+    coarse = np.empty(intensity.shape[1])
+    for k in range(intensity.shape[1]):
+        coarse[k] = rough_scale(n, b, f * intensity[:, k], unknown, null, model_error)[1]
+    return coarse
+
+
+def _peaks(values: Array, most: int) -> NDArray[np.intp]:
+    """Places of the highest local maxima, (at most ``most``,)."""
+    padded = np.pad(values, 1, constant_values=-np.inf)
+    places = np.flatnonzero((values >= padded[:-2]) & (values >= padded[2:]))
+    return places[np.argsort(-values[places], kind="stable")[:most]]

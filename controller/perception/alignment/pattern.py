@@ -9,13 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
-from scipy.special import gammaincc
+
+from controller.perception.alignment.beam_stop import find_beam_stop
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 _SMALLEST_SIDE = 32
 _SATURATED_PLATEAU_FRACTION = 0.01
+_WIDE = 0.3
+"""Share of a spot that falls beside its brightest pixel, where spots are known to be wide."""
 
 
 class PatternError(ValueError):
@@ -36,6 +39,8 @@ class Pattern:
     """Part of the counts that lies on a flat top."""
     shadow: Mask
     """True under a beam stop and on its rim, (row, col)."""
+    stop_px: tuple[float, float] | None = None
+    """(x, y) of the disc of the beam stop, where one was found."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -85,13 +90,21 @@ def check_pattern(image: ArrayLike, *, beam_stop: bool = False) -> Pattern:
     if counts.sum() > 0:
         good &= ~_dead_lines(counts)
     saturated = _flat_top(counts)
-    shadow = _shadow(counts) if beam_stop else np.zeros(counts.shape, dtype=bool)
+    stop = find_beam_stop(counts) if beam_stop else None
+    shadow = np.zeros(counts.shape, dtype=bool) if stop is None else stop.shadow
     good &= ~shadow
     hot = _lonely_pixels(counts, good)
     good &= ~hot
     fraction = float(counts[saturated].sum() / max(counts.sum(), 1.0))
     places = tuple((int(r), int(c)) for r, c in np.argwhere(hot))
-    return Pattern(np.where(good, counts, 0.0), good, places, fraction, shadow)
+    return Pattern(
+        np.where(good, counts, 0.0),
+        good,
+        places,
+        fraction,
+        shadow,
+        stop.centre_px if stop else None,
+    )
 
 
 def is_saturated(pattern: Pattern) -> bool:
@@ -125,60 +138,13 @@ def _flat_top(counts: Array) -> Mask:
     return flat
 
 
-def _shadow(counts: Array) -> Mask:
-    """The shadow of a beam stop: where the halo should be seen near the middle, and is not.
-
-    The halo is read as rings about the middle of the frame, robustly over sectors, and made to
-    fall outwards, so that rings which the stop hides altogether are continued from outside.  Of
-    the connected regions that are significantly dark against it, the one that hides most is the
-    stop, if it comes near the middle of the frame.
-    """
-    halo = _falling_halo(counts)
-    expected = ndimage.uniform_filter(halo, 5, mode="nearest") * 25
-    seen = ndimage.uniform_filter(counts, 5, mode="nearest") * 25
-    # an eighth of what the rings promise at most, and by more than Poisson noise explains
-    dark = (seen <= 0.12 * expected) & (gammaincc(np.rint(seen) + 1.0, expected) < 0.02)
-    labels, n = ndimage.label(dark)
-    if n == 0:
-        return np.zeros(counts.shape, dtype=bool)
-    rows, cols = counts.shape
-    y, x = np.ogrid[:rows, :cols]
-    off = np.hypot(y - 0.5 * (rows - 1), x - 0.5 * (cols - 1))
-    index = np.arange(1, n + 1)
-    hidden = ndimage.sum_labels(halo, labels, index)
-    nearest = ndimage.minimum(off, labels, index)
-    hidden = np.where(nearest < 0.15 * min(rows, cols), hidden, 0.0)
-    if hidden.max() <= 0:
-        return np.zeros(counts.shape, dtype=bool)
-    shadow: Mask = labels == 1 + int(np.argmax(hidden))
-    return np.asarray(ndimage.binary_dilation(shadow, iterations=4), dtype=bool)
-
-
-def _falling_halo(counts: Array) -> Array:
-    """Counts per pixel of the diffuse part about the middle of the frame, (row, col)."""
-    rows, cols = counts.shape
-    y, x = np.ogrid[:rows, :cols]
-    dy, dx = y - 0.5 * (rows - 1), x - 0.5 * (cols - 1)
-    ring = (np.hypot(dy, dx) / 4.0).astype(np.int64)
-    sector = ((np.arctan2(dy, dx) / (2 * np.pi) + 0.5) * 12).astype(np.int64) % 12
-    n = int(ring.max()) + 1
-    place = (ring * 12 + sector).ravel()
-    area = np.bincount(place, minlength=12 * n).reshape(n, 12)
-    total = np.bincount(place, weights=counts.ravel(), minlength=12 * n).reshape(n, 12)
-    total = ndimage.gaussian_filter1d(total, 1.0, axis=0, mode="nearest")
-    weight = ndimage.gaussian_filter1d(area.astype(float), 1.0, axis=0, mode="nearest")
-    share = np.where(area > 0, (total + 0.05) / np.maximum(weight, 1.0), np.nan)
-    level = np.nanmedian(share, axis=1)
-    level = np.maximum.accumulate(level[::-1])[::-1]
-    return np.asarray(level[ring], dtype=float)
-
-
 def _lonely_pixels(counts: Array, good: Mask) -> Mask:
     """Hot pixels: bright alone, where the pattern's own spots are wider than a pixel.
 
     The sharpness of a peak is its share of the 3 x 3 sum around it.  A spot of the pattern
     shares with its neighbours; a hot pixel does not.  Where the spots themselves are as sharp
-    as a pixel the two cannot be told apart, and nothing is masked.
+    as a pixel the two cannot be told apart, and nothing is masked; in a sparse pattern most peaks
+    may be hot pixels, and one wide spot then tells.
     """
     around = ndimage.uniform_filter(counts, 3) * 9 - counts
     floor = ndimage.median_filter(counts, 5)
@@ -190,10 +156,21 @@ def _lonely_pixels(counts: Array, good: Mask) -> Mask:
     sharpness = excess / np.maximum(excess + neighbours, 1e-9)
     spread = (1 - sharpness[peak]) * np.minimum(excess[peak], 200)
     typical = float(spread.sum() / np.minimum(excess[peak], 200).sum())
+    wide = _has_wide_spot(counts, good)
+    typical = max(typical, _WIDE) if wide else typical
     # neighbours that the typical spot shape would have put there, against those that came
     expected = excess * max(typical, 0.05) / max(1 - typical, 0.05)
     lonely = neighbours + 3 * np.sqrt(neighbours + 1) < 0.5 * expected
-    sharp_spots = np.median(sharpness[peak]) > 0.85
+    sharp_spots = np.median(sharpness[peak]) > 0.85 and not wide
     isolated = sharpness > 0.93
     nothing = np.zeros(counts.shape, dtype=bool)
     return nothing if sharp_spots else peak & lonely & isolated
+
+
+def _has_wide_spot(counts: Array, good: Mask) -> bool:
+    """Whether something stands out of its surroundings that no single pixel holds half of."""
+    total = 9.0 * ndimage.uniform_filter(counts, 3)
+    around = np.maximum(9.0 * ndimage.uniform_filter(counts, 15), 0.0)
+    wide = ndimage.maximum_filter(counts, 3) < 0.5 * total
+    stands_out = total > around + 6.0 * np.sqrt(around) + 15.0
+    return bool((wide & stands_out & good).any())

@@ -66,9 +66,8 @@ def polish(scene: Scene, poses: list[Pose], keep: tuple[int, ...]) -> list[Pose]
 def distinct(poses: list[Pose], most: int, apart_deg: float) -> list[Pose]:
     """The best ``most`` poses that differ in orientation, best first."""
     kept: list[Pose] = []
-    limit = 1.0 + 2.0 * np.cos(np.deg2rad(apart_deg))
     for pose in sorted(poses, key=lambda p: -p.log_gain):
-        if all((pose.orientation * other.orientation).sum() < limit for other in kept):
+        if all(pose.apart_rad(other) > np.deg2rad(apart_deg) for other in kept):
             kept.append(pose)
         if len(kept) == most:
             break

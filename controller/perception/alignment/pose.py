@@ -29,6 +29,12 @@ class Pose:
         turn = rotation_from_vector(rotation_vector_rad)
         return replace(self, orientation=np.asarray(turn @ self.orientation, dtype=float))
 
+    def apart_rad(self, other: "Pose") -> float:
+        """Angle to another orientation, the nearest of those that symmetry makes equal."""
+        turn = self.orientation.T @ other.orientation
+        trace = float(np.einsum("ij,nij->n", turn, self.zone.rotations).max())
+        return float(np.arccos(np.clip(0.5 * (trace - 1.0), -1.0, 1.0)))
+
 
 @dataclass(frozen=True)
 class Scene:

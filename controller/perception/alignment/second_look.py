@@ -26,10 +26,11 @@ from controller.perception.alignment.two_at_a_time import for_each
 BEAMS = 320
 """Coupled at the top that is answered with."""
 _MOST_BEAMS = 600
-_AROUND_RAD, _AROUND_STEP_RAD = 6.0e-3, 0.9e-3
-_CLOSE_RAD, _CLOSE_STEP_RAD = 1.5e-3, 0.4e-3
-_LOOKS = 5
-"""Tops of a small cell that are looked around at most, the best and its rivals."""
+_AROUND_RAD, _AROUND_STEP_RAD = 8.0e-3, 0.65e-3
+_LOOKED_OVER_RAD = 4.5e-3
+"""Angle to the middle of a look within which there is no need of another."""
+_LOOKS, _LOOKS_LARGE = 6, 2
+"""Tops that are looked around at most, the best and its rivals; fewer in large cells."""
 _WORTH_A_LOOK = 0.7
 """Gain, relative to the best, from which a close look can turn the order."""
 _RIVAL_MRAD = 5.0
@@ -45,22 +46,24 @@ over; more where no model error is large enough."""
 def looked_around(fit: StructureFit, model: BlochModel) -> StructureFit:
     """The fit, or where it is doubtful a better one from a close look about its best tops."""
     seen: list[Pose] = []
-    for e in fit.explanations:
-        if len(seen) == (_LOOKS if is_small(e.structure) else 1) or not _is_doubtful(fit):
+    while fit.explanations:
+        best = fit.explanations[0]
+        # a better top at the rim of a look has not been looked around itself
+        moved = bool(seen) and _is_new(best.summit.pose, seen, 0.0)
+        enough = len(seen) >= (_LOOKS if is_small(best.structure) else _LOOKS_LARGE)
+        if enough or not (moved or _is_doubtful(fit)):
             break
-        pose = e.summit.pose
-        if pose.log_gain < _WORTH_A_LOOK * fit.explanations[0].summit.pose.log_gain:
-            continue
-        if all(_apart_rad(pose, other) > _AROUND_RAD for other in seen):
-            fit = _with_tops_about(fit, model, e)
-            seen.append(pose)
+        least = _WORTH_A_LOOK * best.summit.pose.log_gain
+        near = next((e for e in fit.explanations if _is_new(e.summit.pose, seen, least)), None)
+        if near is None:
+            break
+        fit = _with_tops_about(fit, model, near)
+        seen.append(near.summit.pose)
     return fit
 
 
-def _apart_rad(one: Pose, other: Pose) -> float:
-    """Angle between two orientations of the crystal."""
-    trace = float((one.orientation * other.orientation).sum())
-    return float(np.arccos(np.clip(0.5 * (trace - 1.0), -1.0, 1.0)))
+def _is_new(pose: Pose, seen: list[Pose], least: float) -> bool:
+    return pose.log_gain >= least and all(pose.apart_rad(p) > _LOOKED_OVER_RAD for p in seen)
 
 
 def _with_tops_about(fit: StructureFit, model: BlochModel, near: Explanation) -> StructureFit:
@@ -68,15 +71,9 @@ def _with_tops_about(fit: StructureFit, model: BlochModel, near: Explanation) ->
     small = is_small(near.structure)
     tops = tops_around(
         fit.scene, model, near.summit, radius_rad=_AROUND_RAD, step_rad=_AROUND_STEP_RAD,
-        most=8 if small else 3,
+        most=12 if small else 3,
     )  # fmt: skip
-    if small and (tops[0].quality < WELL_EXPLAINED or needs_model_error(tops[0])):
-        for top in tops[:2]:
-            tops += tops_around(
-                fit.scene, model, top, radius_rad=_CLOSE_RAD, step_rad=_CLOSE_STEP_RAD, most=3
-            )
-    tops = sorted(tops, key=lambda s: -s.pose.log_gain)[:2]
-    best = for_each(lambda s: finished(fit.scene, model, s, beams=BEAMS), tops)
+    best = for_each(lambda s: finished(fit.scene, model, s, beams=BEAMS), tops[:2])
     more = [explain(near.structure, s) for s in best]
     ranked = sorted([*more, *fit.explanations], key=lambda e: -e.summit.pose.log_gain)
     return StructureFit(tuple(ranked), fit.scene)
@@ -93,8 +90,11 @@ def _is_doubtful(fit: StructureFit) -> bool:
         return False
     best = fit.explanations[0]
     poor = needs_model_error(best.summit)
+    some_left = not is_all_explained(fit.scene.spots, best.summit)
     if not is_small(best.structure):
-        return quality < (expected_quality(best.structure) if poor else _HALF_EXPLAINED)
+        _, kinematical = best.summit.setting
+        expected = poor or kinematical or some_left
+        return quality < (expected_quality(best.structure) if expected else _HALF_EXPLAINED)
     rivals = [
         e.summit.pose.log_gain
         for e in fit.explanations
@@ -102,7 +102,6 @@ def _is_doubtful(fit: StructureFit) -> bool:
     ]
     gap = best.summit.pose.log_gain - max(rivals, default=0.0)
     near = gap < _LEAST_RELATIVE_GAP * best.summit.pose.log_gain
-    some_left = not is_all_explained(fit.scene.spots, best.summit)
     return poor or near or some_left or quality < WELL_EXPLAINED
 
 

@@ -13,7 +13,7 @@ from scipy import ndimage
 from scipy.special import gammainc
 
 from controller.perception.alignment.background import radial_background, radii_px
-from controller.perception.alignment.centre import deepest_shadow, rank_direct_beams
+from controller.perception.alignment.centre import rank_direct_beams
 from controller.perception.alignment.pattern import Pattern
 
 Array = NDArray[np.float64]
@@ -102,7 +102,7 @@ def _first_centre(pattern: Pattern, beam_stop: bool) -> tuple[float, float]:
     """The brightest compact place; behind a beam stop its shadow, or the middle of the frame."""
     middle = 0.5 * (pattern.shape[1] - 1), 0.5 * (pattern.shape[0] - 1)
     if beam_stop:
-        return deepest_shadow(pattern) or middle
+        return pattern.stop_px or middle
     # often the brightest place is a reflection, and a background that is radial about a
     # reflection turns the halo into hundreds of spots
     blurred = ndimage.gaussian_filter(pattern.counts, 1.0)

@@ -30,6 +30,7 @@ from controller.perception.alignment.explanation import (
     needs_model_error,
     quality_of,
 )
+from controller.perception.alignment.indexing import index_pairs
 from controller.perception.alignment.likelihood import gain, null_likelihood
 from controller.perception.alignment.optics import wavenumber_inv_A
 from controller.perception.alignment.polish import (
@@ -59,7 +60,7 @@ from controller.perception.alignment.task import (
     scene_of,
 )
 from controller.perception.alignment.two_at_a_time import for_each
-from controller.perception.alignment.zone import nearest_member
+from controller.perception.alignment.zone import nearest_member, zone_frames
 
 Array = NDArray[np.float64]
 
@@ -67,6 +68,11 @@ REACH_DEG = 20.0
 _SCALES = (0.98, 1.0, 1.02)
 _CANDIDATES = {(False, False): 30, (False, True): 18, (True, False): 90, (True, True): 50}
 """How many candidates are polished, for (small cell, lattice known)."""
+_INDEXED, _SPARSE_SPOTS = 30, 40
+"""Further candidates from pairs of spots; spots of a larger cell up to which these are looked for.
+"""
+_SCOUTED = 12
+"""Of these, how many are climbed on Bloch waves straight away."""
 _APPROACH_BEAMS = 120
 _TRIAL_BEAMS = 160
 _QUICK_BEAMS = 120
@@ -127,6 +133,8 @@ class _Start:
     task: Task
     scene: Scene
     poses: list[Pose]
+    indexed: list[Pose]
+    """As pairs of spots have it, not climbed; empty where there is a lattice or many spots."""
     part: float
     """Gain of the best pose as part of what exact predictions of the found spots would gain."""
 
@@ -155,10 +163,11 @@ def _starts(
         if score < _CENTRE_RIVAL * tries[0][0]:
             break
         scene = scene_of(there, g_max, sigma)
-        poses = _polished(there, scene, found)
+        indexed = _indexed(there, scene)
+        poses = _polished(there, scene, found, indexed)
         if poses:
             part = poses[0].log_gain / max(_spot_gain(scene), 1.0)
-            starts.append(_Start(there, scene, poses, part))
+            starts.append(_Start(there, scene, poses, indexed, part))
     return sorted(starts, key=lambda s: (_is_hopeless(s), -s.worth))
 
 
@@ -205,7 +214,7 @@ def _fit_at(starts: list[_Start], model: BlochModel) -> StructureFit:
         # two-beam gains cannot decide between centres in a thick crystal: climb what is near
         if start.worth < _WORTH_CLIMBING * hopeful[0].worth:
             continue
-        fit = _climbed(start.task, start.scene, start.poses, model)
+        fit = _climbed(start, model)
         if best is None or merit(fit) > merit(best):
             best = fit
         if _is_convincing(best, CONVINCING):
@@ -230,7 +239,21 @@ def _spot_gain(scene: Scene) -> float:
     return float(gain(n, b, perfect, unknown, null, KINEMATICAL_MODEL_ERROR))
 
 
-def _polished(task: Task, scene: Scene, candidates: list[Candidate]) -> list[Pose]:
+def _indexed(task: Task, scene: Scene) -> list[Pose]:
+    """Poses from pairs of spots, where these are few or the cell is small."""
+    if not is_small(task.structure) and (task.match or len(task.spots) > _SPARSE_SPOTS):
+        return []
+    zones = zone_frames(task.structure, task.zone_uvw)
+    scale_reach = 0.006 if task.match else 0.03
+    found = index_pairs(
+        scene, task.structure, zones, reach_deg=REACH_DEG, scale_reach=scale_reach, most=_INDEXED
+    )
+    return expected_poses(task, found)
+
+
+def _polished(
+    task: Task, scene: Scene, candidates: list[Candidate], indexed: list[Pose]
+) -> list[Pose]:
     """The best two-beam poses about one centre."""
     centre = task.spots.centre_px
     poses = [
@@ -238,21 +261,26 @@ def _polished(task: Task, scene: Scene, candidates: list[Candidate]) -> list[Pos
         for c in candidates
     ]
     keep = (24, 16, 12) if is_small(task.structure) else (10, 6, 4)
-    return polish(scene, expected_poses(task, poses), keep)
+    return polish(scene, expected_poses(task, poses) + indexed, keep)
 
 
-def _climbed(task: Task, scene: Scene, poses: list[Pose], model: BlochModel) -> StructureFit:
+def _climbed(start: _Start, model: BlochModel) -> StructureFit:
     """Bloch-wave summits of the best poses, best first, and the rest as they are."""
+    task, scene, poses = start.task, start.scene, start.poses
+    indexed = start.indexed[:_SCOUTED]
     if is_small(task.structure):
         swept = expected_poses(task, sweep(scene, poses, REACH_DEG, 30))
         swept = [p for p in swept if p.log_gain > 0.3 * swept[0].log_gain]
-        poses = distinct(scout(scene, model, poses + swept, most=_CLIMBS), 10, 0.25)
+        poses = distinct(scout(scene, model, poses + swept + indexed, most=_CLIMBS), 10, 0.25)
     else:
         poses = distinct(for_each(lambda p: finish_kinematical(scene, p), poses), 4, 0.25)
         starts = poses[:1] + [p for p in poses[1:] if _is_worth(p, poses[0])]
         starts += _circle_starts(task, starts[:1])
         climbed = for_each(lambda p: approach(scene, model, p, beams=_APPROACH_BEAMS), starts)
-        poses = distinct(climbed, 3, 0.15) + [p for p in poses if not _is_worth(p, poses[0])]
+        scouted = scout(scene, model, indexed, most=4) if indexed else []
+        poses = distinct(climbed + scouted, 3, 0.15) + [
+            p for p in poses if not _is_worth(p, poses[0])
+        ]
     if not poses:
         return StructureFit((), scene)
     worth = poses[:1] + [p for p in poses[1:] if _is_worth(p, poses[0])]

@@ -74,9 +74,13 @@ def _is_expected_rotation(prior: TiltPrior, phi_deg: float, fold: int) -> bool:
 
 
 def resolution_inv_A(task: Task) -> float:
-    """Largest g worth looking at, in tenths of 1/A: within the frame, within what tables hold."""
-    reach = 0.55 * max(task.pattern.shape) * task.inv_A_per_px
-    return float(np.clip(np.round(reach, 1), 0.4, 1.4))
+    """Largest g worth looking at, in tenths of 1/A: within the frame, within what tables hold.
+
+    Small cells scatter into the corners of the frame.
+    """
+    small = is_small(task.structure)
+    reach = (0.72 if small else 0.55) * max(task.pattern.shape) * task.inv_A_per_px
+    return float(np.clip(np.round(reach, 1), 0.4, 2.6 if small else 1.4))
 
 
 def is_small(structure: CrystalStructure) -> bool:

@@ -7,7 +7,7 @@ z to the zone axis of the tilt vector t,
     O = T(t) Rz(phi) Z.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,8 @@ class ZoneFrame:
     """Z: rows are unit vectors in the crystal's Cartesian frame, (3, 3)."""
     fold: int
     """Order of the rotation axis along the zone."""
+    rotations: Array
+    """Of the crystal, which make orientations look the same, (n, 3, 3)."""
 
     def orientation(self, tilt_mrad: TiltVector, rotation_rad: float) -> Array:
         """O for a tilt vector and an in-plane rotation."""
@@ -51,7 +53,7 @@ def zone_frames(structure: CrystalStructure, uvw: tuple[int, int, int]) -> tuple
     images = structure.rotations @ axis
     fold = int((images @ axis > 1 - 1e-6).sum())
     senses = [axis] if (images @ axis < -1 + 1e-6).any() else [axis, -axis]
-    return tuple(ZoneFrame(_across(structure, u), fold) for u in senses)
+    return tuple(ZoneFrame(_across(structure, u), fold, structure.rotations) for u in senses)
 
 
 def nearest_member(
@@ -66,7 +68,7 @@ def nearest_member(
     best = orientation @ structure.rotations[int(np.argmax(np.abs(lean)))]
     if lean[int(np.argmax(np.abs(lean)))] < 0:
         # the sense of the axis is free: look at it from the other end
-        flipped = ZoneFrame(zone.frame * np.array([[1.0], [-1.0], [-1.0]]), zone.fold)
+        flipped = replace(zone, frame=zone.frame * np.array([[1.0], [-1.0], [-1.0]]))
         tilt, phi = flipped.parameters(best)
     else:
         tilt, phi = zone.parameters(best)

@@ -2,11 +2,15 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 
-from benchmarks.alignment_corpus import DATA, corpus, pattern_of
+from benchmarks.alignment_corpus import DATA, corpus, draw_case, pattern_of
 from controller.perception.alignment import estimate_tilt, structure_from_cif
+from controller.perception.alignment.dynamical import summit, tops_around
+from controller.perception.alignment.task import bloch_model_of
+from tests.controller.alignment.test_alignment_indexing import scene, task_of, true_pose
 
 FORKED = """
 import os
@@ -38,6 +42,22 @@ def test_a_top_beside_the_right_one_is_left_for_it() -> None:
     assert found.answered, found.reason
     assert np.rad2deg(1e-3 * off_mrad) < 0.02
     assert abs(found.thickness_nm - case.thickness_nm) < 5
+
+
+def test_relrods_that_fit_beside_the_right_top_do_not_hide_its_bloch_waves() -> None:
+    """A second look from a kinematical top is taken with Bloch waves."""
+    rng = np.random.default_rng(5)
+    case = draw_case(rng, "ZrO2-baddeleyite", (1, 0, 0), (6.0, 8.0), 1e4, varied=False)
+    structure = structure_from_cif(DATA / "ZrO2-baddeleyite.cif")
+    seen, pose = scene(case, structure), true_pose(case, structure)
+    model = bloch_model_of(task_of(case, structure), 1.4)
+    beside = summit(seen, model, pose.rotated(np.array([1e-3, 5e-4, 0.0])), beams=80,
+                    thorough=False)  # fmt: skip
+    taken_for_thin = replace(beside, setting=(False, True))
+    best = tops_around(seen, model, taken_for_thin, radius_rad=3e-3, step_rad=0.65e-3, most=6)[0]
+    assert best.setting == (False, False)
+    assert np.rad2deg(best.pose.apart_rad(pose)) < 0.05
+    assert abs(0.1 * best.pose.thickness_A - case.thickness_nm) < 5
 
 
 def test_a_forked_process_climbs_too() -> None:
