@@ -303,6 +303,16 @@ def plot(rows: Sequence[Outcome], path: Path) -> None:
     plt.close(fig)
 
 
+def written(rows: Sequence[Outcome], out: Path) -> str:
+    """The table of the crystals so far, written with all of them to a folder."""
+    summary = summarise(rows)
+    text = table(rows, summary)
+    (out / "closed_loop.txt").write_text(text + "\n", encoding="utf-8")
+    data = {"summary": summary, "crystals": [asdict(r) for r in rows]}
+    (out / "closed_loop.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
+    return text
+
+
 def main() -> None:
     """Run, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -313,7 +323,7 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     rows: list[Outcome] = []
-    began, seed = time.perf_counter(), options.seed
+    began, seed, text = time.perf_counter(), options.seed, ""
     while len(rows) < options.crystals:
         wanted = min(PER_NIGHT, options.crystals - len(rows))
         with TemporaryDirectory() as scratch:
@@ -326,12 +336,8 @@ def main() -> None:
             flush=True,
         )
         seed += 1
-    summary = summarise(rows)
-    text = table(rows, summary)
+        text = written(rows, options.out)  # every night, so that a stopped run is a smaller one
     print(text)
-    (options.out / "closed_loop.txt").write_text(text + "\n", encoding="utf-8")
-    data = {"summary": summary, "crystals": [asdict(r) for r in rows]}
-    (options.out / "closed_loop.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
     plot(rows, options.out / "closed_loop.png")
 
 
