@@ -15,10 +15,12 @@ from controller.perception.alignment.calibration import (
 )
 from controller.perception.alignment.dynamical import Summit
 from controller.perception.alignment.explanation import (
+    WELL_EXPLAINED,
     Explanation,
     StructureFit,
     explained_spots,
     is_all_explained,
+    opacity,
 )
 from controller.perception.alignment.free_answer import free_doubt, free_sigma_mrad
 from controller.perception.alignment.optics import wavenumber_inv_A
@@ -35,7 +37,7 @@ from controller.perception.alignment.result import (
 from controller.perception.alignment.spots import Spots, find_spots
 from controller.perception.alignment.structure import CrystalStructure
 from controller.perception.alignment.structure_free import fit_structure_free
-from controller.perception.alignment.structure_known import REACH_DEG, fit_structure, opacity
+from controller.perception.alignment.structure_known import REACH_DEG, fit_structure
 from controller.perception.alignment.task import Task, is_small
 
 Array = NDArray[np.float64]
@@ -200,7 +202,7 @@ def _judged(task: Task, fit: StructureFit, *, effort: Effort) -> TiltEstimate:
     reason = _doubt(pose.log_gain, gap, explained, quality, wanted) or _too_far(theta)
     certain = quality >= _CERTAIN_QUALITY and gap >= max(_SURE_GAP, _CERTAIN_GAP * pose.log_gain)
     if not reason and is_small(task.structure) and not certain:
-        reason = _left_over(spots, summit)
+        reason = _left_over(spots, summit) or _half_predicted(quality, gap / pose.log_gain)
     found = np.stack([spots.x_px, spots.y_px], 1)
     dark = (summit.expected < 1.0) & (summit.counted < 3.0)
     return replace(
@@ -306,6 +308,16 @@ def _left_over(spots: Spots, summit: Summit) -> str:
     return (
         f"the best orientation explains {100 * explained:.0f} % of the spots; of so small a "
         f"cell the right one explains all: measure again after a small tilt"
+    )
+
+
+def _half_predicted(quality: float, relative_gap: float) -> str:
+    """The same where its intensities are predicted in part and others come near."""
+    if quality >= WELL_EXPLAINED or relative_gap >= _CERTAIN_GAP:
+        return ""
+    return (
+        f"the best orientation reaches {100 * quality:.0f} % of what a true one would, and another "
+        f"comes within {100 * relative_gap:.0f} % of it: measure again after a small tilt"
     )
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from controller.perception.alignment.dynamical import Summit
 from controller.perception.alignment.geometry import TiltVector
 from controller.perception.alignment.hill import MODEL_ERRORS
-from controller.perception.alignment.pose import Scene
+from controller.perception.alignment.pose import Pose, Scene
 from controller.perception.alignment.spots import Spots
 from controller.perception.alignment.structure import CrystalStructure
 from controller.perception.alignment.zone import nearest_member
@@ -65,6 +65,11 @@ def quality_of(fit: StructureFit) -> float:
 def quality_at(top: Summit) -> float:
     """Gain as part of the attainable; zero where it was not climbed."""
     return top.quality if np.isfinite(top.quality) else 0.0
+
+
+def opacity(scene: Scene, pose: Pose) -> float:
+    """Thickness over the shortest extinction length: how strongly dynamical the pattern is."""
+    return float(pose.thickness_A * np.sqrt(scene.coupling.max()))
 
 
 def needs_model_error(summit: Summit) -> bool:

@@ -17,6 +17,7 @@ from controller.perception.alignment.explanation import (
     explain,
     is_all_explained,
     needs_model_error,
+    opacity,
     quality_of,
 )
 from controller.perception.alignment.pose import Pose
@@ -29,10 +30,12 @@ _MOST_BEAMS = 600
 _AROUND_RAD, _AROUND_STEP_RAD = 8.0e-3, 0.65e-3
 _LOOKED_OVER_RAD = 4.5e-3
 """Angle to the middle of a look within which there is no need of another."""
-_LOOKS, _LOOKS_LARGE = 6, 2
+_LOOKS, _LOOKS_LARGE = 5, 2
 """Tops that are looked around at most, the best and its rivals; fewer in large cells."""
 _WORTH_A_LOOK = 0.7
 """Gain, relative to the best, from which a close look can turn the order."""
+_OPAQUE = 3.0
+"""Thickness in extinction lengths."""
 _RIVAL_MRAD = 5.0
 _LEAST_RELATIVE_GAP = 0.15
 """Gap to the next orientation, as part of the gain, below which a small cell is looked at again."""
@@ -50,8 +53,9 @@ def looked_around(fit: StructureFit, model: BlochModel) -> StructureFit:
         best = fit.explanations[0]
         # a better top at the rim of a look has not been looked around itself
         moved = bool(seen) and _is_new(best.summit.pose, seen, 0.0)
+        opaque = not seen and _is_opaque(fit)
         enough = len(seen) >= (_LOOKS if is_small(best.structure) else _LOOKS_LARGE)
-        if enough or not (moved or _is_doubtful(fit)):
+        if enough or not (moved or opaque or _is_doubtful(fit)):
             break
         least = _WORTH_A_LOOK * best.summit.pose.log_gain
         near = next((e for e in fit.explanations if _is_new(e.summit.pose, seen, least)), None)
@@ -60,6 +64,15 @@ def looked_around(fit: StructureFit, model: BlochModel) -> StructureFit:
         fit = _with_tops_about(fit, model, near)
         seen.append(near.summit.pose)
     return fit
+
+
+def _is_opaque(fit: StructureFit) -> bool:
+    """Whether the crystal scatters so strongly that tops beside the best have to be known.
+
+    They explain as much where electrons are few, and are the error of the answer.
+    """
+    best = fit.explanations[0]
+    return is_small(best.structure) and opacity(fit.scene, best.summit.pose) > _OPAQUE
 
 
 def _is_new(pose: Pose, seen: list[Pose], least: float) -> bool:
@@ -73,7 +86,7 @@ def _with_tops_about(fit: StructureFit, model: BlochModel, near: Explanation) ->
         fit.scene, model, near.summit, radius_rad=_AROUND_RAD, step_rad=_AROUND_STEP_RAD,
         most=12 if small else 3,
     )  # fmt: skip
-    best = for_each(lambda s: finished(fit.scene, model, s, beams=BEAMS), tops[:2])
+    best = for_each(lambda s: finished(fit.scene, model, s, beams=BEAMS), tops[:3])
     more = [explain(near.structure, s) for s in best]
     ranked = sorted([*more, *fit.explanations], key=lambda e: -e.summit.pose.log_gain)
     return StructureFit(tuple(ranked), fit.scene)

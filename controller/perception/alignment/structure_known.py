@@ -319,11 +319,6 @@ def _circle_starts(task: Task, poses: list[Pose]) -> list[Pose]:
     return starts
 
 
-def opacity(scene: Scene, pose: Pose) -> float:
-    """Thickness over the shortest extinction length: how strongly dynamical the pattern is."""
-    return float(pose.thickness_A * np.sqrt(scene.coupling.max()))
-
-
 def _unclimbed(pose: Pose) -> Summit:
     """A rival too poor to climb on Bloch waves, kept for the record."""
     nothing = np.empty(0)
