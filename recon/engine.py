@@ -20,7 +20,12 @@ from recon.ptychography.explained import explained_share
 from recon.ptychography.projection import projected_phase
 from recon.ptychography.raster import Canvas, make_canvas
 from recon.ptychography.refiner import Refiner
-from recon.ptychography.solver import MultisliceSolver, SolverSettings, worker_threads
+from recon.ptychography.solver import (
+    MultisliceSolver,
+    SolverSettings,
+    one_torch_thread,
+    worker_threads,
+)
 from recon.ptychography.stopping import HeldOutStop
 from recon.ptychography.unknowns import DISTORTIONS, UNKNOWNS, Unknown
 
@@ -128,6 +133,7 @@ def wanted(
     return tuple(chosen)
 
 
+@one_torch_thread()
 def fit_until_turn(
     experiment: Experiment,
     patterns: Patterns,
@@ -228,6 +234,7 @@ def fit_until_turn(
     )
 
 
+@one_torch_thread()
 def fit_fixed(
     experiment: Experiment,
     canvas: Canvas,
@@ -252,6 +259,7 @@ def fit_fixed(
     return EngineResult(experiment, canvas, solver.all_slices(), losses, (), (), passes, fit.reason)
 
 
+@one_torch_thread()
 def close_fit(
     best: EngineResult,
     patterns: Patterns,

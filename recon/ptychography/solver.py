@@ -71,17 +71,24 @@ class PassResult:
 
 
 @contextmanager
-def worker_threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that each run PyTorch single-threaded: no barrier stalls on a shared machine."""
+def one_torch_thread() -> Iterator[None]:
+    """PyTorch on the calling thread alone: on a busy machine its threads wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(
-            count, initializer=torch.set_num_threads, initargs=(1,)
-        ) as executor:
-            yield executor
+        yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def worker_threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that each run PyTorch single-threaded: no barrier stalls on a shared machine."""
+    with (
+        one_torch_thread(),
+        ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as executor,
+    ):
+        yield executor
 
 
 class MultisliceSolver:
@@ -284,10 +291,13 @@ class MultisliceSolver:
     def _step(self, gradient: Tensor, share: float) -> None:
         if self.settings.variation:
             gradient = gradient + share * self.settings.variation * variation_gradient(self.slices)
-        mean = gradient.sum(dim=0, keepdim=True) / self.experiment.n_slices
-        coupled = mean if self.tied else mean + self.settings.coupling * (gradient - mean)
+        if not self.tied:
+            total = gradient.sum(dim=0, keepdim=True)
+            apart = self.experiment.n_slices * gradient - total
+            gradient = total + self.settings.coupling * apart
         self.velocity.mul_(self.settings.momentum)
-        self.velocity.sub_(coupled * (self.settings.step * self.preconditioner))
+        eta = self.settings.step / self.experiment.n_slices
+        self.velocity.addcmul_(gradient, self.preconditioner, value=-eta)
         self.slices.add_(self.velocity)
         if self.settings.positivity:
             self.slices.clamp_(min=0)
