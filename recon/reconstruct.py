@@ -267,6 +267,7 @@ def _fit_multislice(
             on_pass=watch.on_pass,
         )  # fmt: skip
         start, confirmed = main.experiment, main.explained_share
+        params = params.updated(slice_coupling=main.coupling)
         refined = with_model_errors(_refined(calibration, main), confirmed)
     if params.beside_default:
         main = beside = fit_beside(

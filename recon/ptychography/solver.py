@@ -119,6 +119,7 @@ class MultisliceSolver:
         self.canvas = canvas
         self.settings = settings
         self.patterns = fitted
+        self.held_out = held_out
         self.counts = CountStore(fitted, self.device, held_out)
         self.electrons = fitted.n_electrons
         self.electrons_held = 0 if held_out is None else held_out.n_electrons
@@ -143,6 +144,15 @@ class MultisliceSolver:
         """Go on from these slices, (slice, rows, cols), at rest."""
         self.slices = slices[: len(self.slices)].clone()
         self.velocity = torch.zeros_like(self.slices)
+
+    def freed(self) -> "MultisliceSolver":
+        """Another solver of the same counts and object, at rest, with free slices."""
+        free = MultisliceSolver(
+            self.experiment, self.canvas, self.patterns, self.held_out,
+            replace(self.settings, coupling=1.0), self.device, self.team,
+        )  # fmt: skip
+        free.take(self.all_slices())
+        return free
 
     def state(self) -> dict[str, Tensor]:
         """Tensors that the coming passes depend on, besides the experiment."""
