@@ -14,7 +14,7 @@ from recon.errors import ReconError
 from recon.execution import Execution
 from recon.fit_state import FitState
 from recon.focus_side import better_side
-from recon.free_slices import Freed, free_if_better
+from recon.free_slices import Freed, free_if_better, worth_of_freedom
 from recon.joint_calibration import Bench, Found, Stated, refine_calibration
 from recon.params import ReconstructionParams
 from recon.patterns import Patterns
@@ -248,11 +248,15 @@ def _freed(
     on_progress: PassCallback,
 ) -> Freed | None:
     """Free slices, if the choice is left to the counts and they want them."""
-    if params.slice_coupling != "auto" or solver.experiment.n_slices == 1 or fit.stop is None:
+    stop = fit.stop
+    if params.slice_coupling != "auto" or solver.experiment.n_slices == 1 or stop is None:
         return None
+    if not stop.should_stop:
+        return None  # whatever goes on gains something: no sign of slices that differ
     losses, rng = fit.losses[-1][:2], deepcopy(fit.rng)  # a trial in vain leaves no trace
     return free_if_better(
-        solver, fit.stop.best, rng, executor, patience=params.patience, most=params.max_passes,
+        solver, stop.best, rng, executor, patience=params.patience, most=params.max_passes,
+        needed=worth_of_freedom(stop, fit.losses[0][1]),
         on_pass=lambda _: on_progress(fit.number, 1.0, *losses),
     )  # fmt: skip
 

@@ -33,6 +33,14 @@ class Freed:
     """The pass whose slices these are."""
 
 
+def worth_of_freedom(stop: HeldOutStop, first_loss: float) -> float:
+    """What a held-out electron has to gain, nats: more than passes that were not worth waiting for.
+
+    ``first_loss`` is that after the first pass of the fit which ``stop`` has ended.
+    """
+    return max(WORTH_NATS, TRIAL_PASSES * stop.worth * (first_loss - stop.best))
+
+
 def free_if_better(
     tied: MultisliceSolver,
     held_out: float,
@@ -41,6 +49,7 @@ def free_if_better(
     *,
     patience: int,
     most: int,
+    needed: float,
     on_pass: Callable[[int], None],
 ) -> Freed | None:
     """Set the slices free, if that is worth it.
@@ -53,6 +62,8 @@ def free_if_better(
         Held-out loss of those.
     most
         Largest number of passes.
+    needed
+        What a held-out electron has to gain in the first passes, nats.
 
     Returns
     -------
@@ -68,7 +79,7 @@ def free_if_better(
         on_pass(len(losses))
         if stop.observe(len(losses), result.held_out):
             best = free.all_slices()
-        if len(losses) == TRIAL_PASSES and not held_out - stop.best > WORTH_NATS:
+        if len(losses) == TRIAL_PASSES and not held_out - stop.best > needed:
             return None
     free.take(best)
     return Freed(free, tuple(losses), stop.best_pass)

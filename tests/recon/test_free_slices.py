@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from recon.free_slices import TRIAL_PASSES, free_if_better
+from recon.free_slices import TRIAL_PASSES, WORTH_NATS, free_if_better, worth_of_freedom
+from recon.params import ReconstructionParams
 from recon.patterns import Patterns
 from recon.ptychography.optics import Grid
 from recon.ptychography.raster import make_canvas
 from recon.ptychography.solver import MultisliceSolver, SolverSettings, worker_threads
+from recon.ptychography.stopping import HeldOutStop
 from recon.reconstruct import reconstruct
 from tests.recon.conftest import Truth
 from tests.recon.test_global_parameters import ON_PIXELS, smooth
@@ -60,7 +62,7 @@ def test_slices_are_set_free_where_they_differ_and_only_there(
     passes: list[int] = []
     with worker_threads(1) as executor:
         freed = free_if_better(
-            tied, loss, rng, executor, patience=2, most=12, on_pass=passes.append
+            tied, loss, rng, executor, patience=2, most=12, needed=WORTH_NATS, on_pass=passes.append
         )
     assert torch.equal(tied.slices, before)
     if alike:
@@ -83,3 +85,17 @@ def test_a_crystal_keeps_its_slices_tied(turned: Truth) -> None:
     result = reconstruct(turned.counted(300.0))
     assert np.ptp(result.slices_phase_rad, axis=0).max() == 0
     assert any("slices equal" in prior for prior in result.priors)
+
+
+def test_passes_that_were_not_worth_waiting_for_are_no_sign_of_freedom(turned: Truth) -> None:
+    """Neither a slow end of the tied fit nor one that was cut short sets slices free."""
+    stop = HeldOutStop(patience=2)
+    for number, loss in enumerate((9.0, 5.0, 4.99, 4.98), start=1):
+        stop.observe(number, loss)
+    assert stop.should_stop
+    assert worth_of_freedom(stop, 9.0) > 0.02 > worth_of_freedom(stop, 5.1) == WORTH_NATS
+    short = reconstruct(
+        turned.counted(300.0), ReconstructionParams(max_passes=2, half_set_frc=False)
+    )
+    assert short.passes == 2
+    assert any("slices equal" in prior for prior in short.priors)
