@@ -12,7 +12,7 @@ from recon.calibration import (
     measure_disc,
     radius_warning,
 )
-from recon.dataset import Dataset4D
+from recon.dataset import Dataset4D, ScanHeader
 from recon.drift import Explained, explain
 from recon.errors import CalibrationError, DataError
 from recon.geometry import k_per_mrad
@@ -62,11 +62,10 @@ def check_overlap(dataset: Dataset4D, defocus_A: float) -> list[str]:
     if min(header.scan_shape) < MIN_SCAN_POINTS:
         raise DataError(
             f"a scan of {header.scan_shape[0]} x {header.scan_shape[1]} positions is no image "
-            f"(at least {MIN_SCAN_POINTS} along each axis); nothing was reconstructed"
+            f"(at least {MIN_SCAN_POINTS} along each axis); nothing was reconstructed. Scan more "
+            f"positions, or check scan_shape"
         )
-    k_edge = header.convergence_semiangle_mrad * k_per_mrad(header.energy_keV)
-    blur = abs(defocus_A) * header.convergence_semiangle_mrad * 1e-3
-    radius = float(np.hypot(blur, 0.61 / k_edge))
+    radius = _probe_radius_A(header, defocus_A)
     overlap = 1 - header.scan_step_A / (2 * radius)
     if overlap >= MIN_OVERLAP:
         return []
@@ -75,6 +74,32 @@ def check_overlap(dataset: Dataset4D, defocus_A: float) -> list[str]:
         f"{header.scan_step_A:.2f} Å, probe radius {radius:.2f} Å); the reconstruction needs about "
         f"{100 * MIN_OVERLAP:.0f} %: scan in finer steps or defocus by more"
     ]
+
+
+def refuse_apart(header: ScanHeader, defoci_A: tuple[float, ...]) -> None:
+    """Refuse probes that do not touch their neighbours at any of these defoci.
+
+    Raises
+    ------
+    DataError
+        Where no probe meets another, nothing ties the parts of the object together.
+    """
+    defocus_A = max(defoci_A, key=abs)
+    width = 2 * _probe_radius_A(header, defocus_A)
+    if header.scan_step_A < width:
+        return
+    raise DataError(
+        f"neighbouring probes do not touch: the scan step is {header.scan_step_A:.2f} Å, the probe "
+        f"at {defocus_A / 10:.1f} nm defocus {width:.2f} Å wide; nothing was reconstructed. Check "
+        f"scan_step_A and defocus_A, scan in steps below {width * (1 - MIN_OVERLAP):.2f} Å or "
+        f"defocus by more; --virtual and --engine icom need no overlap"
+    )
+
+
+def _probe_radius_A(header: ScanHeader, defocus_A: float) -> float:
+    k_edge = header.convergence_semiangle_mrad * k_per_mrad(header.energy_keV)
+    blur = abs(defocus_A) * header.convergence_semiangle_mrad * 1e-3
+    return float(np.hypot(blur, 0.61 / k_edge))
 
 
 def check_window(dataset: Dataset4D, defocus_A: float) -> list[str]:

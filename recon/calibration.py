@@ -103,7 +103,8 @@ def measure_disc(dataset: Dataset4D) -> Disc:
     if total < MIN_BRIGHT_FIELD_ELECTRONS:
         raise CalibrationError(
             f"{total:.0f} electrons in the whole scan are too few to find the bright-field disc "
-            f"(at least {MIN_BRIGHT_FIELD_ELECTRONS}); nothing was reconstructed"
+            f"(at least {MIN_BRIGHT_FIELD_ELECTRONS}); nothing was reconstructed. Was the beam "
+            f"open, and is the threshold of the detector right? Else scan with more electrons"
         )
     header = dataset.header
     expected = header.convergence_semiangle_mrad / header.detector_sampling_mrad

@@ -1,6 +1,8 @@
 """Run the multislice engine on prepared patterns: held-out stop, half sets, refinement."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,6 +14,7 @@ from recon.errors import ReconError
 from recon.execution import Execution
 from recon.fit_state import FitState
 from recon.focus_side import better_side
+from recon.free_slices import Freed, free_if_better, worth_of_freedom
 from recon.joint_calibration import Bench, Found, Stated, refine_calibration
 from recon.params import ReconstructionParams
 from recon.patterns import Patterns
@@ -20,7 +23,12 @@ from recon.ptychography.explained import explained_share
 from recon.ptychography.projection import projected_phase
 from recon.ptychography.raster import Canvas, make_canvas
 from recon.ptychography.refiner import Refiner
-from recon.ptychography.solver import MultisliceSolver, SolverSettings, worker_threads
+from recon.ptychography.solver import (
+    MultisliceSolver,
+    SolverSettings,
+    one_torch_thread,
+    worker_threads,
+)
 from recon.ptychography.stopping import HeldOutStop
 from recon.ptychography.unknowns import DISTORTIONS, UNKNOWNS, Unknown
 
@@ -77,6 +85,8 @@ class EngineResult:
     """Standard deviations of the parameters that were refined, by name."""
     explained_share: float = float("nan")
     """Part of what the object claims to know that electrons confirm."""
+    coupling: float = 0.0
+    """Of the slices: 0 where they are the same, 1 where they are free."""
 
     def phase(self) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
         """Projected phase, float32 (rows, cols)."""
@@ -99,7 +109,7 @@ def solver_settings(params: ReconstructionParams) -> SolverSettings:
         step=params.step,
         momentum=params.momentum,
         batch=params.batch,
-        coupling=params.slice_coupling,
+        coupling=params.coupling,
         floor_fraction=params.floor_fraction,
         positivity=params.positivity,
         variation=params.variation_weight,
@@ -128,6 +138,7 @@ def wanted(
     return tuple(chosen)
 
 
+@one_torch_thread()
 def fit_until_turn(
     experiment: Experiment,
     patterns: Patterns,
@@ -210,11 +221,11 @@ def fit_until_turn(
             elif number == params.max_passes:
                 fit.reason = f"max_passes ({params.max_passes}) reached"
             stage.save(fit)
-    solver.recalibrate(fit.best_experiment)
-    solver.take(fit.best)
-    share = explained_share(solver)
+        solver.recalibrate(fit.best_experiment)
+        solver.take(fit.best)
+        freed = _freed(solver, fit, params, executor, on_progress)
     fitted_curve, held_curve, defocus_curve = zip(*fit.losses, strict=True)
-    return EngineResult(
+    tied = EngineResult(
         fit.best_experiment,
         canvas,
         fit.best,
@@ -224,10 +235,52 @@ def fit_until_turn(
         stop.best_pass,
         fit.reason,
         found.sigma | refiner.sigma,
-        explained_share=share,
+        coupling=params.coupling,
+    )
+    return _finished(tied, solver, freed)
+
+
+def _freed(
+    solver: MultisliceSolver,
+    fit: FitState,
+    params: ReconstructionParams,
+    executor: ThreadPoolExecutor,
+    on_progress: PassCallback,
+) -> Freed | None:
+    """Free slices, if the choice is left to the counts and they want them."""
+    stop = fit.stop
+    if params.slice_coupling != "auto" or solver.experiment.n_slices == 1 or stop is None:
+        return None
+    if not stop.should_stop:
+        return None  # whatever goes on gains something: no sign of slices that differ
+    losses, rng = fit.losses[-1][:2], deepcopy(fit.rng)  # a trial in vain leaves no trace
+    return free_if_better(
+        solver, stop.best, rng, executor, patience=params.patience, most=params.max_passes,
+        needed=worth_of_freedom(stop, fit.losses[0][1]),
+        on_pass=lambda _: on_progress(fit.number, 1.0, *losses),
+    )  # fmt: skip
+
+
+def _finished(tied: EngineResult, solver: MultisliceSolver, freed: Freed | None) -> EngineResult:
+    """The result of a fit that may have gone on with free slices; what it claims is judged."""
+    if freed is None:
+        return replace(tied, explained_share=explained_share(solver))
+    fitted, held_out = zip(*freed.losses, strict=True)
+    best_pass = len(tied.fitted) + freed.best
+    return replace(
+        tied,
+        slices=freed.solver.all_slices(),
+        fitted=tied.fitted + fitted,
+        held_out=tied.held_out + held_out,
+        defocus_A=tied.defocus_A + (tied.experiment.defocus_A,) * len(fitted),
+        best_pass=best_pass,
+        stopped_because=f"held-out likelihood turned after pass {best_pass}, with free slices",
+        explained_share=explained_share(freed.solver),
+        coupling=1.0,
     )
 
 
+@one_torch_thread()
 def fit_fixed(
     experiment: Experiment,
     canvas: Canvas,
@@ -252,6 +305,7 @@ def fit_fixed(
     return EngineResult(experiment, canvas, solver.all_slices(), losses, (), (), passes, fit.reason)
 
 
+@one_torch_thread()
 def close_fit(
     best: EngineResult,
     patterns: Patterns,

@@ -84,8 +84,9 @@ class ReconstructionParams(BaseModel):
     step: Positive = 0.5
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     batch: Annotated[int, Field(ge=1)] = 128
-    slice_coupling: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """0: all slices equal; 1: free slices."""
+    slice_coupling: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = "auto"
+    """0: all slices equal; 1: free slices; auto: equal ones are set free where electrons that no
+    fit has seen say so."""
     floor_fraction: Positive = 0.2
     positivity: bool = True
 
@@ -128,6 +129,11 @@ class ReconstructionParams(BaseModel):
         )
 
     @property
+    def coupling(self) -> float:
+        """The coupling of slices that a fit begins with."""
+        return 0.0 if self.slice_coupling == "auto" else self.slice_coupling
+
+    @property
     def variation_weight(self) -> float:
         """Weight of all total variation priors together."""
         return sum(prior.weight for prior in self.regularisers if prior.kind == "tv")
@@ -135,8 +141,8 @@ class ReconstructionParams(BaseModel):
     def prior_labels(self, n_slices: int) -> tuple[str, ...]:
         """What was believed before the counts were seen, in words."""
         labels = ["phase not below zero"] if self.positivity and self.solver != "epie" else []
-        if n_slices > 1 and self.solver != "epie" and self.slice_coupling < 1:
-            alike = "equal" if self.slice_coupling == 0 else f"alike ({self.slice_coupling:g})"
+        if n_slices > 1 and self.solver != "epie" and self.coupling < 1:
+            alike = "equal" if self.coupling == 0 else f"alike ({self.coupling:g})"
             labels.append(f"all {n_slices} slices {alike}")
         return (*labels, *(prior.label() for prior in self.regularisers))
 

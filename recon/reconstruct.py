@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.calibrate import Calibrated, calibrate
+from recon.calibrate import Calibrated, calibrate, refuse_apart
 from recon.calibration import Calibration, Measured
 from recon.dataset import Dataset4D
 from recon.geometry import rotation_matrix, scan_positions_A, scanned_rectangle
@@ -120,6 +120,8 @@ def reconstruct(
     if params.engine != "multislice":
         fit = _fit_direct(dataset, calibrated, params, params.engine, rng)
     else:
+        found = calibrated.calibration.defocus_A.value
+        refuse_apart(dataset.header, (dataset.header.defocus_A, found))
         watch = _Watch(tell, on_pass, execution)
         fit = _fit_multislice(dataset, calibrated, params, rng, watch)
     clock.lap("reconstruct")
@@ -265,6 +267,7 @@ def _fit_multislice(
             on_pass=watch.on_pass,
         )  # fmt: skip
         start, confirmed = main.experiment, main.explained_share
+        params = params.updated(slice_coupling=main.coupling)
         refined = with_model_errors(_refined(calibration, main), confirmed)
     if params.beside_default:
         main = beside = fit_beside(

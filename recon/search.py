@@ -142,7 +142,7 @@ def _own(
         "momentum": float(np.clip(params.momentum, 0.5, 0.95)),
         "floor_fraction": float(np.clip(params.floor_fraction, 0.01, 1.0)),
         "n_slices": int(np.clip(n_slices, 1, MAX_SLICES)),
-        "slice_coupling": params.slice_coupling,
+        "slice_coupling": params.coupling,
     }
 
 

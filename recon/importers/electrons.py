@@ -9,8 +9,8 @@ from recon.errors import DataError
 from recon.importers.fields import Layout
 
 GAIN_REMEDY = (
-    "the Poisson statistics need electrons: state counts_per_electron (and value_offset, "
-    "threshold_electrons) in the YAML to divide by the counts per electron and threshold"
+    "state counts_per_electron (and value_offset, threshold_electrons) in the YAML to divide by "
+    "the counts per electron and threshold: the Poisson statistics need electrons"
 )
 
 
@@ -70,7 +70,7 @@ def _whole(values: NDArray[Any], source: str) -> NDArray[np.uint32]:
     if values.size and values.min() < 0:
         raise DataError(
             f"{source}: counts are negative (minimum {values.min():g}); subtract less dark "
-            f"current, or state counts_per_electron: {GAIN_REMEDY}"
+            f"current, or {GAIN_REMEDY}"
         )
     if values.size and values.max() > np.iinfo(np.uint32).max:
         raise DataError(f"{source}: {values.max():g} counts in one pixel cannot be electrons")

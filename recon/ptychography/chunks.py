@@ -44,7 +44,8 @@ class Illumination:
         windows = cut_patches(transmission, raster.corner, self.n)
         windows = windows.expand(self.n_slices, -1, -1, -1)
         probes = self.probes.index_select(0, raster.shift_index)[:, None]
-        return windows, forward(probes, windows, self.H, keep_spectra=keep_spectra)
+        waves = forward(probes, windows, self.H, keep_spectra=keep_spectra, consume=True)
+        return windows, waves
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,9 @@ class CountStore:
         entry += torch.arange(total, device=self.device)
         base = torch.arange(len(where), device=self.device) * self.n**2
         index = torch.repeat_interleave(base, length, output_size=total)
-        index += self.pixel[entry]
-        return Hits(index, self.electrons[:, entry].to(torch.float32), starts)
+        index += self.pixel.index_select(0, entry)
+        electrons = self.electrons.index_select(1, entry)
+        return Hits(index, electrons.to(torch.float32), starts)
 
     def dense(self, which: Tensor) -> Tensor:
         """Fitted counts of the chosen patterns, float32, (batch, n, n)."""

@@ -62,7 +62,7 @@ def missing_wave(
     Parameters
     ----------
     detector
-        Psi of one mode, complex64, (batch, n, n).
+        Psi of one mode, complex64, (batch, n, n); its memory is used for the first result.
     blind
         Flat indices (n, n) of the pixels that do not measure.
 
@@ -75,14 +75,15 @@ def missing_wave(
     Tensor, scalar
         Electrons expected where nothing is measured.
     """
-    under = detector.reshape(-1)[hits.index]
-    intensity = under.real.square().add_(under.imag.square())
-    missing = torch.zeros_like(detector)
-    weight = hits.electrons[0].mul(2).div_(intensity + floor)
-    missing.view(-1)[hits.index] = under.conj() * weight
-    unseen = torch.zeros((), device=detector.device)
-    if len(blind):
-        outside = detector.reshape(len(detector), -1)[:, blind]
-        missing.view(len(detector), -1)[:, blind] = 2 * outside.conj()
-        unseen = outside.real.square().sum() + outside.imag.square().sum()
-    return missing, intensity, unseen
+    flat = detector.view(len(detector), -1)
+    under = flat.view(-1).index_select(0, hits.index)
+    intensity = under.abs().square_()
+    weight = hits.electrons[0] / (intensity + floor)
+    lacking = under.conj_physical_().mul_(weight.mul_(2))
+    outside = flat[:, blind] if len(blind) else None
+    missing = detector.zero_()
+    missing.view(-1).scatter_(0, hits.index, lacking)
+    if outside is None:
+        return missing, intensity, weight.new_zeros(())
+    flat[:, blind] = 2 * outside.conj()
+    return missing, intensity, outside.abs().square_().sum()

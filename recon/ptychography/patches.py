@@ -18,8 +18,12 @@ def cut_patches(images: Tensor, corner: Tensor, n: int) -> Tensor:
     -------
     Tensor, (layer, batch, n, n)
     """
-    # one index per window: whole rows are copied at a time, and no index per pixel is made
-    return _windows(images, n)[:, corner[:, 0], corner[:, 1]]
+    # one index per window, none per pixel: whole rows are copied at a time
+    start = _start(images, corner)
+    cut = images.new_empty((len(images), len(corner), n, n))
+    for windows, layer in zip(_windows(images, n), cut, strict=True):
+        torch.index_select(windows, 0, start, out=layer)
+    return cut
 
 
 def add_patches(images: Tensor, corner: Tensor, patches: Tensor) -> None:
@@ -33,9 +37,9 @@ def add_patches(images: Tensor, corner: Tensor, patches: Tensor) -> None:
 
 def _add_rows(images: Tensor, corner: Tensor, patches: Tensor) -> None:
     """Row by row, one window after the other."""
-    where = corner[:, 0], corner[:, 1]
-    for image, layer in zip(images, patches, strict=True):
-        _windows(image, patches.shape[-1]).index_put_(where, layer, accumulate=True)
+    where = (_start(images, corner),)
+    for windows, layer in zip(_windows(images, patches.shape[-1]), patches, strict=True):
+        windows.index_put_(where, layer, accumulate=True)
 
 
 def _add_pixels(images: Tensor, corner: Tensor, patches: Tensor) -> None:
@@ -47,5 +51,13 @@ def _add_pixels(images: Tensor, corner: Tensor, patches: Tensor) -> None:
 
 
 def _windows(images: Tensor, n: int) -> Tensor:
-    """All windows as a view, (layer, rows - n + 1, cols - n + 1, n, n), or without the layer."""
-    return images.unfold(-2, n, 1).unfold(-2, n, 1)
+    """Windows that start at every pixel, a view (layer, start, n, n): rows follow each other."""
+    layers, rows, cols = images.shape
+    starts = (rows - n) * cols + cols - n + 1
+    layer, row, col = images.stride()
+    return images.as_strided((layers, starts, n, n), (layer, col, row, col))
+
+
+def _start(images: Tensor, corner: Tensor) -> Tensor:
+    """Which of ``_windows`` has this corner, int64 (batch,)."""
+    return torch.add(corner[:, 1], corner[:, 0], alpha=images.shape[-1])

@@ -71,17 +71,24 @@ class PassResult:
 
 
 @contextmanager
-def worker_threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that each run PyTorch single-threaded: no barrier stalls on a shared machine."""
+def one_torch_thread() -> Iterator[None]:
+    """PyTorch on the calling thread alone: on a busy machine its threads wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(
-            count, initializer=torch.set_num_threads, initargs=(1,)
-        ) as executor:
-            yield executor
+        yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def worker_threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that each run PyTorch single-threaded: no barrier stalls on a shared machine."""
+    with (
+        one_torch_thread(),
+        ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as executor,
+    ):
+        yield executor
 
 
 class MultisliceSolver:
@@ -112,6 +119,7 @@ class MultisliceSolver:
         self.canvas = canvas
         self.settings = settings
         self.patterns = fitted
+        self.held_out = held_out
         self.counts = CountStore(fitted, self.device, held_out)
         self.electrons = fitted.n_electrons
         self.electrons_held = 0 if held_out is None else held_out.n_electrons
@@ -136,6 +144,15 @@ class MultisliceSolver:
         """Go on from these slices, (slice, rows, cols), at rest."""
         self.slices = slices[: len(self.slices)].clone()
         self.velocity = torch.zeros_like(self.slices)
+
+    def freed(self) -> "MultisliceSolver":
+        """Another solver of the same counts and object, at rest, with free slices."""
+        free = MultisliceSolver(
+            self.experiment, self.canvas, self.patterns, self.held_out,
+            replace(self.settings, coupling=1.0), self.device, self.team,
+        )  # fmt: skip
+        free.take(self.all_slices())
+        return free
 
     def state(self) -> dict[str, Tensor]:
         """Tensors that the coming passes depend on, besides the experiment."""
@@ -284,10 +301,13 @@ class MultisliceSolver:
     def _step(self, gradient: Tensor, share: float) -> None:
         if self.settings.variation:
             gradient = gradient + share * self.settings.variation * variation_gradient(self.slices)
-        mean = gradient.sum(dim=0, keepdim=True) / self.experiment.n_slices
-        coupled = mean if self.tied else mean + self.settings.coupling * (gradient - mean)
+        if not self.tied:
+            total = gradient.sum(dim=0, keepdim=True)
+            apart = self.experiment.n_slices * gradient - total
+            gradient = total + self.settings.coupling * apart
         self.velocity.mul_(self.settings.momentum)
-        self.velocity.sub_(coupled * (self.settings.step * self.preconditioner))
+        eta = self.settings.step / self.experiment.n_slices
+        self.velocity.addcmul_(gradient, self.preconditioner, value=-eta)
         self.slices.add_(self.velocity)
         if self.settings.positivity:
             self.slices.clamp_(min=0)

@@ -165,9 +165,7 @@ def _solver(
     positions: bool = False,
 ) -> tuple[GeneralSolver | EpieSolver, tuple[str, ...]]:
     device = choose_device(params.device)
-    problem = Problem(
-        experiment, canvas, data, device, execution.team, tied=params.slice_coupling == 0
-    )
+    problem = Problem(experiment, canvas, data, device, execution.team, tied=params.coupling == 0)
     notes: tuple[str, ...] = ()
     free = params.probe == "free"
     if free:
@@ -188,7 +186,7 @@ def _solver(
     }
     choices = Choices(
         batch=params.batch,
-        coupling=params.slice_coupling,
+        coupling=params.coupling,
         positivity=params.positivity,
         priors=params.regularisers,
         free_probe=free,
@@ -209,5 +207,5 @@ def _projected(
     """The residual of a slice that stands for all counts as many times."""
     if residual is None:
         return None
-    times = experiment.n_slices if params.slice_coupling == 0 else 1
+    times = experiment.n_slices if params.coupling == 0 else 1
     return (residual * times).astype(np.float32)

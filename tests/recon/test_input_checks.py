@@ -8,12 +8,14 @@ import h5py
 import numpy as np
 import pytest
 
-from recon.calibrate import check_overlap
+from recon.calibrate import check_overlap, refuse_apart
 from recon.dataset import ScanFileWriter
 from recon.errors import DataError
 from recon.importers import open_4d
 from recon.importers.checks import check_counts
+from recon.params import ReconstructionParams
 from recon.patterns import prepare_patterns
+from recon.reconstruct import reconstruct
 
 FIELDS: dict[str, Any] = {
     "energy_eV": 300e3,
@@ -210,3 +212,21 @@ def test_more_electrons_than_pixels_are_kept_as_multiplicities(tmp_path: Path) -
     scan = opened(tmp_path, data)
     assert scan.multiplicity is not None
     np.testing.assert_array_equal(scan.dense4d(), data)
+
+
+def test_probes_that_do_not_touch_are_refused_with_step_width_and_remedy(tmp_path: Path) -> None:
+    """Unless either the stated or the measured defocus makes them meet."""
+    header = opened(tmp_path, counts(), scan_step_A=5.0).header
+    refuse_apart(header, (10.0, -300.0))
+    with pytest.raises(
+        DataError, match=r"step is 5\.00 Å.*2\.0 nm.*2\.4\d Å wide.*steps below 1\."
+    ):
+        refuse_apart(header, (10.0, 20.0))
+
+
+def test_a_reconstruction_refuses_probes_that_do_not_touch(tmp_path: Path) -> None:
+    scan = opened(tmp_path, counts(), scan_step_A=60.0, defocus_A=10.0)
+    with pytest.raises(DataError, match="do not touch"):
+        reconstruct(scan)
+    image = reconstruct(scan, ReconstructionParams(engine="icom", half_set_frc=False))
+    assert any("overlap by only 0 %" in warning for warning in image.warnings)

@@ -14,7 +14,12 @@ from recon.ptychography.multislice import backward
 from recon.ptychography.optics import Grid
 from recon.ptychography.patches import _add_pixels, add_patches, cut_patches
 from recon.ptychography.raster import make_canvas
-from recon.ptychography.solver import MultisliceSolver, SolverSettings, worker_threads
+from recon.ptychography.solver import (
+    MultisliceSolver,
+    SolverSettings,
+    one_torch_thread,
+    worker_threads,
+)
 
 N = 24
 EXPERIMENT = Experiment(
@@ -135,3 +140,17 @@ def test_the_size_of_a_worker_call_changes_nothing(
     twice, identical = after_a_pass(7, 1)
     assert torch.equal(again, twice)  # whatever the number of threads
     assert identical == same
+
+
+def test_torch_keeps_to_one_thread_while_a_fit_runs_and_gets_the_others_back() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with one_torch_thread():
+            assert torch.get_num_threads() == 1
+            with worker_threads(2) as executor:
+                assert executor.submit(torch.get_num_threads).result() == 1
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
