@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 WELL_EXPLAINED = 0.85
 """Part of the attainable gain that only the right top of the right orientation reaches."""
 _LARGE_CELL_A3, _LARGE_CELL_EXPLAINED = 1500.0, 0.6
-_ALL_SPOTS, _ALL_SPOTS_IF_PERFECT = 0.92, 0.8
+_ALL_SPOTS, _ALL_SPOTS_IF_PERFECT, _PERFECT = 0.92, 0.8, 0.97
 """Part of the counts in spots that the right orientation of a small cell predicts, at least."""
 
 
@@ -114,5 +114,5 @@ def is_all_explained(spots: Spots, summit: Summit) -> bool:
 
     One orientation of many explains a part of them by chance.
     """
-    least = _ALL_SPOTS_IF_PERFECT if summit.quality >= 1.0 else _ALL_SPOTS
+    least = _ALL_SPOTS_IF_PERFECT if summit.quality >= _PERFECT else _ALL_SPOTS
     return explained_spots(spots, summit)[1] >= least

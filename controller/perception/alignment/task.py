@@ -31,6 +31,7 @@ _LARGEST_TABLE = 1_000_000
 """Structure factors tabulated for couplings, at least to 2.2/A."""
 _MOST_REFLECTIONS = 60000
 _SMALL_CELL_A3 = 500.0
+_USUAL_INV_A, _FAR_INV_A = 1.4, (1.4, 2.0, 2.6)
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,22 @@ def _is_expected_rotation(prior: TiltPrior, phi_deg: float, fold: int) -> bool:
 
 
 def resolution_inv_A(task: Task) -> float:
-    """Largest g worth looking at, in tenths of 1/A: within the frame, within what tables hold.
+    """Largest g worth looking at, in 1/A: within the frame, and within what tables hold.
 
-    Small cells scatter into the corners of the frame.
+    Small cells may scatter into the corners of the frame; they are read as far as there are spots,
+    in steps, so that tables serve many patterns.
     """
-    small = is_small(task.structure)
-    reach = (0.72 if small else 0.55) * max(task.pattern.shape) * task.inv_A_per_px
-    return float(np.clip(np.round(reach, 1), 0.4, 2.6 if small else 1.4))
+    reach = 0.55 * max(task.pattern.shape) * task.inv_A_per_px
+    usual = float(np.clip(np.round(reach, 1), 0.4, _USUAL_INV_A))
+    if not is_small(task.structure):
+        return usual
+    spots = task.spots
+    away = np.hypot(spots.x_px - spots.centre_px[0], spots.y_px - spots.centre_px[1])
+    # the second farthest: the farthest may be noise
+    farthest = 1.03 * float(np.sort(away)[-2:].min(initial=np.inf)) * task.inv_A_per_px
+    if len(away) < 2 or farthest <= usual:
+        return usual
+    return next((far for far in _FAR_INV_A if far >= farthest), _FAR_INV_A[-1])
 
 
 def is_small(structure: CrystalStructure) -> bool:
