@@ -23,6 +23,7 @@ from recon.ptychography.refiner import Refiner
 from recon.ptychography.solver import MultisliceSolver, SolverSettings, worker_threads
 from recon.ptychography.stopping import HeldOutStop
 from recon.ptychography.unknowns import DISTORTIONS, UNKNOWNS, Unknown
+from recon.thickness import thickness_look
 
 NOMINAL_THICKNESS_TRUST = 0.25
 """Prior sigma of a stated thickness, as a part of it."""
@@ -166,6 +167,7 @@ def fit_until_turn(
             found = refine_calibration(
                 experiment, fitted, unknowns, bench, params,
                 lambda number: on_progress(number - params.calibration_passes, 1.0, nan, nan),
+                thickness_look(fitted, held, unknowns, prior.thickness_A, bench, params),
             )  # fmt: skip
         found = found or Found(experiment, {})
         experiment = found.experiment

@@ -73,7 +73,7 @@ def found(truth: "Truth") -> Calibration:
 def test_sigmas_cover_what_the_model_leaves_out(turned: "Truth") -> None:
     calibration = with_model_errors(found(turned), 0.95)
     assert calibration.defocus_A.sigma == pytest.approx(math.hypot(3, 6))
-    assert calibration.thickness_A.sigma == pytest.approx(math.hypot(5, 8, 12))
+    assert calibration.thickness_A.sigma == pytest.approx(math.hypot(5, 8, 20))
     assert calibration.rotation_deg.sigma == pytest.approx(0.1)
     assert calibration.beam_centre_row_px.sigma == 0.1
 
