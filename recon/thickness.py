@@ -31,10 +31,12 @@ from recon.ptychography.solver import MultisliceSolver
 from recon.ptychography.unknowns import THICKNESS_RANGE, Unknown
 
 LOOK_PASSES, CLOSE_PASSES = 7, 10
-LOOK_ELECTRONS, LOOK_PATTERNS = 80_000, 700
-"""At least so many fitted electrons and patterns, where there are."""
+LOOK_ELECTRONS, LOOK_PATTERNS, MOST_PATTERNS = 50_000, 700, 1500
+"""At least so many fitted electrons and patterns, where there are; but not more patterns."""
 COARSE, FINE = 1.5, 1.16
 """Ratios of neighbouring thicknesses, first and last."""
+FURTHEST = 1.5
+"""Steps by which a lowest point may lie off the middle one of three."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ def closest(cost: Callable[[float], float], start: float, within: tuple[float, f
     start = float(np.clip(start, *within))
     seen = {at: cost(at) for at in (start / FINE, start, start * FINE)}
     found = _vertex(seen, start, FINE)
-    return Valley(float(np.clip(found.at, *within)), found.sigma)
+    at = float(np.clip(found.at, *within))
+    return Valley(at, found.sigma if at == found.at else at)
 
 
 def _same(one: float, other: float) -> bool:
@@ -78,7 +81,7 @@ def _same(one: float, other: float) -> bool:
 
 
 def _vertex(seen: dict[float, float], best: float, ratio: float) -> Valley:
-    """Lowest point of a parabola in ln t through three points, at most one and a half steps off."""
+    """Lowest point of a parabola in ln t through three points; far beyond them it is not known."""
     step = math.log(ratio)
     below, above = (
         next((cost for at, cost in seen.items() if _same(at, best * by)), math.inf)
@@ -90,9 +93,10 @@ def _vertex(seen: dict[float, float], best: float, ratio: float) -> Valley:
         end = below < here or above < here
         towards = -1.0 if below < above else 1.0
         return Valley(best * math.exp(towards * step if end else 0.0), best)
-    off = float(np.clip((below - above) / (2 * bend), -1.5, 1.5))
-    at = best * math.exp(off * step)
-    return Valley(at, min(at * step / math.sqrt(bend), at))
+    off = (below - above) / (2 * bend)
+    at = best * math.exp(float(np.clip(off, -FURTHEST, FURTHEST)) * step)
+    known = abs(off) <= FURTHEST
+    return Valley(at, min(at * step / math.sqrt(bend), at) if known else at)
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,8 @@ def central(patterns: Patterns, scan_shape: tuple[int, int]) -> NDArray[np.bool_
     away = np.maximum(np.abs(row - middle[0]), np.abs(col - middle[1]))
     order = np.argsort(away, kind="stable")
     electrons = np.cumsum(np.diff(patterns.indptr)[order])
-    count = max(int(np.searchsorted(electrons, LOOK_ELECTRONS)) + 1, LOOK_PATTERNS)
+    enough = int(np.searchsorted(electrons, LOOK_ELECTRONS)) + 1
+    count = int(np.clip(enough, LOOK_PATTERNS, MOST_PATTERNS))
     reach = away[order[min(count, len(order)) - 1]]
     inside: NDArray[np.bool_] = away <= reach
     return inside

@@ -103,3 +103,13 @@ def test_a_model_that_electrons_contradict_has_no_sigmas_and_is_not_trusted(
 def test_no_doubt_without_a_reason(share: float, turned: "Truth") -> None:
     assert not model_warnings(share)
     assert "trusted" not in judge_verdict(turned.header, found(turned), Resolution(), share)
+
+
+def test_a_thickness_that_electrons_leave_open_is_not_named(turned: "Truth") -> None:
+    open_ended = replace(found(turned), thickness_A=Measured(200.0, 150.0, "held-out"))
+    verdict = judge_verdict(turned.header, open_ended, Resolution(), 0.95)
+    assert "the thickness could not be told" in verdict
+    closed = replace(open_ended, thickness_A=Measured(200.0, 15.0, "held-out"))
+    assert "thickness 20 ± 1.5 nm (held-out)" in judge_verdict(
+        turned.header, closed, Resolution(), 0.95
+    )

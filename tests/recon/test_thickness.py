@@ -21,6 +21,7 @@ from recon.ptychography.solver import worker_threads
 from recon.thickness import (
     LOOK_ELECTRONS,
     LOOK_PATTERNS,
+    MOST_PATTERNS,
     central,
     closest,
     lowest,
@@ -102,8 +103,10 @@ def test_a_look_takes_the_middle_of_a_scan_that_has_enough() -> None:
     assert rows[0] + rows[-1] == 69
     assert cols[0] + cols[-1] == 89
     sparse = central(patterns_of(50, shape), shape)
-    assert 50 * sparse.sum() >= LOOK_ELECTRONS
-    assert central(patterns_of(5, shape), shape).all()
+    assert LOOK_ELECTRONS <= 50 * sparse.sum() < 1.2 * LOOK_ELECTRONS
+    starved = central(patterns_of(5, shape), shape)
+    assert MOST_PATTERNS <= starved.sum() < 1.2 * MOST_PATTERNS
+    assert central(patterns_of(5, (20, 30)), (20, 30)).all()
 
 
 def test_only_chosen_patterns_are_kept_with_their_electrons() -> None:
