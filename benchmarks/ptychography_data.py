@@ -168,7 +168,7 @@ def build_block(case: Case, margin_A: float = 4.0) -> _Block:
 
 def _seen_along(crystal: object, zone: tuple[int, int, int]) -> object:
     """Return the crystal in a cell whose c is the zone and whose a and b are square to it."""
-    from ase.build import cut
+    from ase.build import make_supercell
 
     cell = np.array(crystal.cell)  # type: ignore[attr-defined]
     along = np.array(zone) @ cell
@@ -179,7 +179,7 @@ def _seen_along(crystal: object, zone: tuple[int, int, int]) -> object:
     b = next(v for v in others if np.linalg.norm(np.cross(np.array(v) @ cell, a @ cell)) > 1)
     if np.linalg.det(np.array([a, b, zone]) @ cell) < 0:
         b = [-n for n in b]
-    turned = cut(crystal, a=a, b=b, c=zone)
+    turned = make_supercell(crystal, np.array([a, b, zone]))
     z = along / np.linalg.norm(along)
     x = np.array(a) @ cell / np.linalg.norm(np.array(a) @ cell)
     frame = np.array([x, np.cross(z, x), z])
