@@ -135,7 +135,8 @@ class ThicknessLook:
 
         low, high = (factor * self.stated_A for factor in THICKNESS_RANGE)
         found = (closest if close else lowest)(cost, here.thickness_A, (low, high))
-        return Measured(found.at, found.sigma, "held-out")
+        at, sigma = self.bench.team.agree([found.at, found.sigma])
+        return Measured(at, sigma, "held-out")
 
 
 def central(patterns: Patterns, scan_shape: tuple[int, int]) -> NDArray[np.bool_]:
