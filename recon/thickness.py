@@ -127,8 +127,8 @@ class ThicknessLook:
                 trial, canvas, fitted, held, low_floor(bench), bench.device, bench.team
             )
             rng = np.random.default_rng(rng_seed)
-            for _ in range(CLOSE_PASSES if close else LOOK_PASSES):
-                loss = solver.run_pass(rng, bench.executor).held_out
+            passes = CLOSE_PASSES if close else LOOK_PASSES
+            loss = min(solver.run_pass(rng, bench.executor).held_out for _ in range(passes))
             off = (thickness_A - self.stated_A) / self.unknown.prior_sigma
             nats = loss * solver.electrons_held if solver.electrons_held else 0.0
             return nats + off**2 / 2
