@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from recon.calibrate import calibrate
 from recon.calibration import Measured
 from recon.engine import solver_settings, wanted
-from recon.joint_calibration import Bench, refine_calibration, with_thickness
+from recon.joint_calibration import CREPT, Bench, refine_calibration, with_thickness
 from recon.params import ReconstructionParams
 from recon.patterns import Patterns
 from recon.ptychography.experiment import Experiment
 from recon.ptychography.solver import worker_threads
+from recon.ptychography.unknowns import value_of
 from recon.thickness import (
     LOOK_ELECTRONS,
     LOOK_PATTERNS,
@@ -179,4 +180,5 @@ def test_the_calibration_takes_the_thickness_that_was_seen(turned: "Truth") -> N
     assert found.experiment.thickness_A == 330.0
     assert found.experiment.defocus_A == pytest.approx(late.defocus_A + 10)
     assert found.sigma["thickness_A"] == 12.0
-    assert "scale" in found.sigma
+    crept = value_of(found.experiment, "scale") - value_of(early, "scale")
+    assert found.sigma["scale"] > CREPT * abs(crept) > 0
