@@ -28,7 +28,7 @@ unfinished one 0.48; of one that had found a tenth of the true thickness 0.40.""
 SURE_SHARE = 0.8
 """Below, numbers of the model have no known error: 65 nm was found as 15 nm at 0.78."""
 UNDECIDED = 0.5
-"""Relative sigma beyond which a thickness is none."""
+"""Relative sigma beyond which a thickness is none; neither is one whose sigma is not known."""
 DEFOCUS_MODEL_A = 6.0
 THICKNESS_MODEL_A, THICKNESS_MODEL = 8.0, 0.05
 """What slabs, floor and unfinished convergence do to them, seen in simulations."""
@@ -152,7 +152,8 @@ def judge_verdict(
     c12 = math.hypot(calibration.C12a_A.value, calibration.C12b_A.value) / 10
     parts.append("astigmatism small" if c12 < 2 else f"astigmatism {c12:.1f} nm")
     thickness = calibration.thickness_A
-    if thickness.sigma > UNDECIDED * thickness.value:
+    refined = thickness.source in ("joint", "held-out")
+    if refined and not thickness.sigma <= UNDECIDED * thickness.value:
         parts.append("the thickness could not be told")
     else:
         parts.append(

@@ -109,6 +109,9 @@ def test_a_thickness_that_electrons_leave_open_is_not_named(turned: "Truth") -> 
     open_ended = replace(found(turned), thickness_A=Measured(200.0, 150.0, "held-out"))
     verdict = judge_verdict(turned.header, open_ended, Resolution(), 0.95)
     assert "the thickness could not be told" in verdict
+    unexplained = with_model_errors(found(turned), 0.78)
+    verdict = judge_verdict(turned.header, unexplained, Resolution(), 0.78)
+    assert "the thickness could not be told" in verdict
     closed = replace(open_ended, thickness_A=Measured(200.0, 15.0, "held-out"))
     assert "thickness 20 ± 1.5 nm (held-out)" in judge_verdict(
         turned.header, closed, Resolution(), 0.95
