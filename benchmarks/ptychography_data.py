@@ -52,6 +52,8 @@ class Case:
     pixels: int = 64
     u_iso_A2: float | None = None
     """Mean square displacement; that of the structure file if not given."""
+    zone: tuple[int, int, int] | None = None
+    """Lattice direction along the beam; c if not given."""
 
     @property
     def key(self) -> str:
@@ -135,6 +137,8 @@ def build_block(case: Case, margin_A: float = 4.0) -> _Block:
         abtem.config.set({"local_diagnostics.progress_bar": False})
         path = STRUCTURES / f"{case.structure}.cif"
         crystal = ase.io.read(path)
+        if case.zone is not None:
+            crystal = _seen_along(crystal, case.zone)
         reach = np.abs(case.positions_A()).max(axis=0) + WINDOW_PX * PIXEL_A / 2 + margin_A
         gpts = (4 * np.ceil(reach / PIXEL_A / 2)).astype(int)
         extent = gpts * PIXEL_A
@@ -160,6 +164,28 @@ def build_block(case: Case, margin_A: float = 4.0) -> _Block:
     slabs = slabs.astype(np.float32) * np.float32(sigma)
     centre = (gpts[0] / 2, gpts[1] / 2)
     return _Block(slabs, period / count, centre, wavelength)
+
+
+def _seen_along(crystal: object, zone: tuple[int, int, int]) -> object:
+    """Return the crystal in a cell whose c is the zone and whose a and b are square to it."""
+    from ase.build import make_supercell
+
+    cell = np.array(crystal.cell)  # type: ignore[attr-defined]
+    along = np.array(zone) @ cell
+    steps = np.indices((5, 5, 5)).reshape(3, -1).T - 2
+    square = [v for v in steps.tolist() if any(v) and abs(np.array(v) @ cell @ along) < 1e-3]
+    square.sort(key=lambda v: float(np.linalg.norm(np.array(v) @ cell)))
+    a, *others = square
+    b = next(v for v in others if np.linalg.norm(np.cross(np.array(v) @ cell, a @ cell)) > 1)
+    if np.linalg.det(np.array([a, b, zone]) @ cell) < 0:
+        b = [-n for n in b]
+    turned = make_supercell(crystal, np.array([a, b, zone]))
+    z = along / np.linalg.norm(along)
+    x = np.array(a) @ cell / np.linalg.norm(np.array(a) @ cell)
+    frame = np.array([x, np.cross(z, x), z])
+    turned.set_cell(np.array(turned.cell) @ frame.T, scale_atoms=False)
+    turned.set_positions(turned.get_positions() @ frame.T)
+    return turned
 
 
 def _displacement_A2(path: Path) -> float:

@@ -31,6 +31,7 @@ from recon.ptychography.solver import (
 )
 from recon.ptychography.stopping import HeldOutStop
 from recon.ptychography.unknowns import DISTORTIONS, UNKNOWNS, Unknown
+from recon.thickness import thickness_look
 
 NOMINAL_THICKNESS_TRUST = 0.25
 """Prior sigma of a stated thickness, as a part of it."""
@@ -177,6 +178,7 @@ def fit_until_turn(
             found = refine_calibration(
                 experiment, fitted, unknowns, bench, params,
                 lambda number: on_progress(number - params.calibration_passes, 1.0, nan, nan),
+                thickness_look(fitted, held, unknowns, prior.thickness_A, bench, params),
             )  # fmt: skip
         found = found or Found(experiment, {})
         experiment = found.experiment

@@ -27,8 +27,10 @@ CREDIBLE_SHARE = 0.45
 unfinished one 0.48; of one that had found a tenth of the true thickness 0.40."""
 SURE_SHARE = 0.8
 """Below, numbers of the model have no known error: 65 nm was found as 15 nm at 0.78."""
+UNDECIDED = 0.5
+"""Relative sigma beyond which a thickness is none; neither is one whose sigma is not known."""
 DEFOCUS_MODEL_A = 6.0
-THICKNESS_MODEL_A, THICKNESS_MODEL = 8.0, 0.03
+THICKNESS_MODEL_A, THICKNESS_MODEL = 8.0, 0.05
 """What slabs, floor and unfinished convergence do to them, seen in simulations."""
 
 
@@ -94,7 +96,7 @@ def with_model_errors(calibration: Calibration, explained_share: float) -> Calib
     """
     changes = {}
     for name, found in calibration.measured().items():
-        if found.source == "joint":
+        if found.source in ("joint", "held-out"):
             thickness_A = math.hypot(THICKNESS_MODEL_A, THICKNESS_MODEL * found.value)
             model = {"defocus_A": DEFOCUS_MODEL_A, "thickness_A": thickness_A}
             sigma = math.hypot(found.sigma, model.get(name, 0.0))
@@ -150,9 +152,13 @@ def judge_verdict(
     c12 = math.hypot(calibration.C12a_A.value, calibration.C12b_A.value) / 10
     parts.append("astigmatism small" if c12 < 2 else f"astigmatism {c12:.1f} nm")
     thickness = calibration.thickness_A
-    parts.append(
-        f"thickness {thickness.value / 10:.0f}{_spread_nm(thickness)} nm ({thickness.source})"
-    )
+    refined = thickness.source in ("joint", "held-out")
+    if refined and not thickness.sigma <= UNDECIDED * thickness.value:
+        parts.append("the thickness could not be told")
+    else:
+        parts.append(
+            f"thickness {thickness.value / 10:.0f}{_spread_nm(thickness)} nm ({thickness.source})"
+        )
     tilt = math.hypot(calibration.tilt_row_mrad.value, calibration.tilt_col_mrad.value)
     if calibration.tilt_row_mrad.source == "joint":
         parts.append(f"specimen tilted by {tilt:.1f} mrad")

@@ -64,7 +64,7 @@ class ReconstructionParams(BaseModel):
     refine_patterns: Annotated[int, Field(ge=16)] = 120
     """Patterns from which the Fisher information of the refinement is taken."""
 
-    calibration_passes: Annotated[int, Field(ge=0, le=1000)] = 14
+    calibration_passes: Annotated[int, Field(ge=0, le=1000)] = 16
     """Passes over the inner part of the patterns that refine the calibration beforehand."""
 
     max_passes: Annotated[int, Field(ge=1, le=1000)] = 16

@@ -76,6 +76,13 @@ class Patterns:
         running = np.concatenate([[0], np.cumsum(_kept_of_each(chosen, self.indptr))])
         return replace(self, pixel=self.pixel[chosen], indptr=running)
 
+    def only(self, chosen: NDArray[np.bool_]) -> "Patterns":
+        """Keep only the chosen patterns, bool, one for each."""
+        count = np.diff(self.indptr)
+        kept = self.taking(np.repeat(chosen, count))
+        indptr = np.concatenate([[0], np.cumsum(count[chosen])])
+        return replace(kept, indptr=indptr, position=self.position[chosen])
+
 
 def _kept_of_each(chosen: NDArray[np.bool_], indptr: NDArray[np.int64]) -> NDArray[np.int64]:
     """How many of each pattern's electrons were chosen, without a running sum over all of them."""

@@ -237,7 +237,7 @@ def _fit_multislice(
     watch: "_Watch",
 ) -> _Fit:
     from recon.engine import close_fit, fit_fixed, fit_until_turn
-    from recon.joint_calibration import Stated, slices_for
+    from recon.joint_calibration import Stated, is_looked_at, slices_for
     from recon.ptychography.experiment import Experiment
     from recon.ptychography.raster import make_canvas
     from recon.solvers.fit import BesideResult, Repeat, fit_beside
@@ -268,7 +268,8 @@ def _fit_multislice(
         )  # fmt: skip
         start, confirmed = main.experiment, main.explained_share
         params = params.updated(slice_coupling=main.coupling)
-        refined = with_model_errors(_refined(calibration, main), confirmed)
+        refined = _refined(calibration, main, looked=is_looked_at(params))
+        refined = with_model_errors(refined, confirmed)
     if params.beside_default:
         main = beside = fit_beside(
             start, make_canvas(start.positions_A(), start.grid.sampling_A, patterns.n),
@@ -337,8 +338,11 @@ def _prior_notes(params: ReconstructionParams) -> tuple[str, ...]:
     )
 
 
-def _refined(calibration: Calibration, main: "EngineResult") -> Calibration:
-    """The calibration with the values that moved together with the object."""
+def _refined(calibration: Calibration, main: "EngineResult", *, looked: bool) -> Calibration:
+    """The calibration with the values that moved together with the object.
+
+    ``looked``: the thickness was judged by electrons that no fit had seen.
+    """
     experiment, sigma = main.experiment, main.refined_sigma
     values = {
         "defocus_A": experiment.defocus_A,
@@ -350,7 +354,9 @@ def _refined(calibration: Calibration, main: "EngineResult") -> Calibration:
         "thickness_A": experiment.thickness_A,
     }
     changes = {
-        name: Measured(float(value), sigma[name], "joint")
+        name: Measured(
+            float(value), sigma[name], "held-out" if looked and name == "thickness_A" else "joint"
+        )
         for name, value in values.items()
         if name in sigma
     }

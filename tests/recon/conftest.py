@@ -78,15 +78,15 @@ def _vibrating(potential: np.ndarray, U_iso_A2: float = 0.04) -> np.ndarray:
 
 
 @cache
-def _specimen() -> Any:
-    """Potential of 16 cells along the beam, an abTEM array."""
+def _specimen(cells: int) -> Any:
+    """Potential of some cells of 4 Å along the beam, an abTEM array."""
     import abtem
     from ase import Atoms
 
     abtem.config.set({"local_diagnostics.progress_bar": False})
     symbols = [column[0] for column in COLUMNS]
     positions = [(column[1], column[2], 2.0) for column in COLUMNS]
-    atoms = Atoms(symbols, positions, cell=[CELL_A, CELL_A, 4.0], pbc=True) * (1, 1, 16)
+    atoms = Atoms(symbols, positions, cell=[CELL_A, CELL_A, 4.0], pbc=True) * (1, 1, cells)
     sharp = abtem.Potential(
         atoms, gpts=96, slice_thickness=4.0, parametrization="kirkland", projection="infinite"
     ).build(lazy=False)
@@ -103,12 +103,13 @@ def simulate(
     semiangle_mrad: float = 12.0,
     step_A: float = 0.9,
     pixels: int = 48,
+    cells: int = 16,
 ) -> Truth:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import abtem
 
-        potential = _specimen()
+        potential = _specimen(cells)
         angle = np.deg2rad(rotation_deg)
         sy, sx = np.indices(scan_shape).reshape(2, -1)
         sy, sx = (s - (n - 1) / 2 for s, n in zip((sy, sx), scan_shape, strict=True))
@@ -142,7 +143,7 @@ def simulate(
             run_uuid="9b7c0c1e-0000-4000-8000-000000000002",
             sample="columns",
         ),
-        thickness_A=64.0,
+        thickness_A=4.0 * cells,
     )
 
 
@@ -150,3 +151,9 @@ def simulate(
 def turned() -> Truth:
     """Underfocused by 12 nm, scan turned by 11 degrees against the detector."""
     return simulate(rotation_deg=11.0, defocus_A=120.0)
+
+
+@pytest.fixture(scope="session")
+def thick() -> Truth:
+    """26 nm of the same columns, the crossover 5 nm below the middle."""
+    return simulate(rotation_deg=11.0, defocus_A=178.0, scan_shape=(24, 24), cells=64)

@@ -73,7 +73,7 @@ def found(truth: "Truth") -> Calibration:
 def test_sigmas_cover_what_the_model_leaves_out(turned: "Truth") -> None:
     calibration = with_model_errors(found(turned), 0.95)
     assert calibration.defocus_A.sigma == pytest.approx(math.hypot(3, 6))
-    assert calibration.thickness_A.sigma == pytest.approx(math.hypot(5, 8, 12))
+    assert calibration.thickness_A.sigma == pytest.approx(math.hypot(5, 8, 20))
     assert calibration.rotation_deg.sigma == pytest.approx(0.1)
     assert calibration.beam_centre_row_px.sigma == 0.1
 
@@ -103,3 +103,16 @@ def test_a_model_that_electrons_contradict_has_no_sigmas_and_is_not_trusted(
 def test_no_doubt_without_a_reason(share: float, turned: "Truth") -> None:
     assert not model_warnings(share)
     assert "trusted" not in judge_verdict(turned.header, found(turned), Resolution(), share)
+
+
+def test_a_thickness_that_electrons_leave_open_is_not_named(turned: "Truth") -> None:
+    open_ended = replace(found(turned), thickness_A=Measured(200.0, 150.0, "held-out"))
+    verdict = judge_verdict(turned.header, open_ended, Resolution(), 0.95)
+    assert "the thickness could not be told" in verdict
+    unexplained = with_model_errors(found(turned), 0.78)
+    verdict = judge_verdict(turned.header, unexplained, Resolution(), 0.78)
+    assert "the thickness could not be told" in verdict
+    closed = replace(open_ended, thickness_A=Measured(200.0, 15.0, "held-out"))
+    assert "thickness 20 ± 1.5 nm (held-out)" in judge_verdict(
+        turned.header, closed, Resolution(), 0.95
+    )
