@@ -52,6 +52,8 @@ _SURE_QUALITY, _SURE_GAP = 0.6, 20.0
 """Intensities so well predicted that what lies beside the nodes belongs to another crystal."""
 _CERTAIN_QUALITY, _CERTAIN_GAP = 0.9, 0.25
 """Quality, and gap as part of the gain, that only the right orientation of a small cell has."""
+_MUCH_GAIN, _ALONE_GAP = 100.0, 0.5
+"""Gain, and gap as part of it, at which nothing else comes near."""
 _LEAST_QUALITY = 0.45
 _LEAST_QUALITY_IF_EXPLAINED, _ALL_BUT_A_FEW = 0.3, 0.95
 """A damaged crystal lacks the outer spots that a perfect one has, but has no others."""
@@ -200,8 +202,7 @@ def _judged(task: Task, fit: StructureFit, *, effort: Effort) -> TiltEstimate:
     thick, spread = opacity(fit.scene, pose), _spread_mrad(fit.explanations)
     wanted = _further_electrons(task.pattern.electrons, pose.log_gain, gap)
     reason = _doubt(pose.log_gain, gap, explained, quality, wanted) or _too_far(theta)
-    certain = quality >= _CERTAIN_QUALITY and gap >= max(_SURE_GAP, _CERTAIN_GAP * pose.log_gain)
-    if not reason and is_small(task.structure) and not certain:
+    if not reason and is_small(task.structure) and not _is_certain(quality, gap, pose.log_gain):
         reason = _left_over(spots, summit) or _half_predicted(quality, gap / pose.log_gain)
     found = np.stack([spots.x_px, spots.y_px], 1)
     dark = (summit.expected < 1.0) & (summit.counted < 3.0)
@@ -298,6 +299,13 @@ def _doubt(gain: float, gap: float, explained: float, quality: float, wanted: fl
 def _needed_gap(gain: float) -> float:
     """Log-likelihood by which the next orientation has to lag behind one that gains this much."""
     return min(max(_LEAST_GAP, _LEAST_RELATIVE_GAP * gain), _ENOUGH_GAP)
+
+
+def _is_certain(quality: float, gap: float, gain: float) -> bool:
+    """Whether a small cell's orientation can only be this one, whatever spots are left over."""
+    if quality >= _CERTAIN_QUALITY and gap >= max(_SURE_GAP, _CERTAIN_GAP * gain):
+        return True
+    return quality >= _SURE_QUALITY and gain >= _MUCH_GAIN and gap >= _ALONE_GAP * gain
 
 
 def _left_over(spots: Spots, summit: Summit) -> str:
