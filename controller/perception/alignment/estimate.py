@@ -48,10 +48,10 @@ _LEAST_GAP, _LEAST_RELATIVE_GAP, _ENOUGH_GAP = 7.0, 0.09, 25.0
 """In log-likelihood; as part of the gain, since the model's error grows with it; always enough."""
 _LEAST_EXPLAINED = 0.65
 _LEAST_EXPLAINED_IF_SURE = 0.3
-_SURE_QUALITY, _SURE_GAP = 0.6, 20.0
+_SURE_QUALITY, _SURE_GAP = 0.6, 40.0
 """Intensities so well predicted that what lies beside the nodes belongs to another crystal."""
-_CERTAIN_QUALITY, _CERTAIN_GAP = 0.9, 0.25
-"""Quality, and gap as part of the gain, that only the right orientation of a small cell has."""
+_CERTAIN_QUALITY, _CERTAIN_GAP, _LEAST_CERTAIN_GAP = 0.9, 0.25, 20.0
+"""Quality, gap as part of the gain, and least gap that only a small cell's right orientation has."""
 _MUCH_GAIN, _ALONE_GAP = 100.0, 0.5
 """Gain, and gap as part of it, at which nothing else comes near."""
 _LEAST_QUALITY = 0.45
@@ -303,7 +303,7 @@ def _needed_gap(gain: float) -> float:
 
 def _is_certain(quality: float, gap: float, gain: float) -> bool:
     """Whether a small cell's orientation can only be this one, whatever spots are left over."""
-    if quality >= _CERTAIN_QUALITY and gap >= max(_SURE_GAP, _CERTAIN_GAP * gain):
+    if quality >= _CERTAIN_QUALITY and gap >= max(_LEAST_CERTAIN_GAP, _CERTAIN_GAP * gain):
         return True
     return quality >= _SURE_QUALITY and gain >= _MUCH_GAIN and gap >= _ALONE_GAP * gain
 
