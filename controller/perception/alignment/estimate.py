@@ -51,7 +51,7 @@ _LEAST_EXPLAINED_IF_SURE = 0.3
 _SURE_QUALITY, _SURE_GAP = 0.6, 40.0
 """Intensities so well predicted that what lies beside the nodes belongs to another crystal."""
 _CERTAIN_QUALITY, _CERTAIN_GAP, _LEAST_CERTAIN_GAP = 0.9, 0.25, 20.0
-"""Quality, gap as part of the gain, and least gap that only a small cell's right orientation has."""
+"""Quality, gap as part of the gain, least gap that only a right one of a small cell has."""
 _MUCH_GAIN, _ALONE_GAP = 100.0, 0.5
 """Gain, and gap as part of it, at which nothing else comes near."""
 _LEAST_QUALITY = 0.45
