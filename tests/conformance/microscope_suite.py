@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid5
@@ -65,7 +66,7 @@ GENEROUS = DoseLimits(specimen_e_per_A2=2e5, before_scan_e_per_A2=1e5, data_e_pe
 class Bench:
     """A guarded microscope with what a test may look at behind it."""
 
-    microscope: GuardedMicroscope
+    microscope: Microscope
     adapter: WatchedAdapter
     ledger: DoseLedger
     sink: MemorySink
@@ -86,14 +87,21 @@ class MicroscopeTests:
     def open_adapter(self, folder: Path) -> Adapter:
         raise NotImplementedError
 
+    def present(
+        self, guarded: GuardedMicroscope, folder: Path
+    ) -> AbstractContextManager[Microscope]:
+        """The microscope as its user holds it: itself, or the far end of a wire."""
+        return nullcontext(guarded)
+
     @pytest.fixture
     def bench(self, tmp_path: Path) -> Iterator[Bench]:
         adapter = WatchedAdapter(self.open_adapter(tmp_path))
         with DoseLedger(tmp_path / "ledger.sqlite", GENEROUS, adapter.clock) as ledger:
             sink = MemorySink()
-            microscope = GuardedMicroscope(adapter, ledger, sink=sink)
-            adapter.diary.clear()
-            yield Bench(microscope, adapter, ledger, sink)
+            guarded = GuardedMicroscope(adapter, ledger, sink=sink)
+            with self.present(guarded, tmp_path) as microscope:
+                adapter.diary.clear()
+                yield Bench(microscope, adapter, ledger, sink)
             adapter.on_call = lambda name: None
             adapter.health_seen = lambda health: health
             adapter.close()

@@ -1,0 +1,1 @@
+"""The hardware contract over ZeroMQ: JSON headers, raw arrays beside them, no pickle."""

@@ -1,0 +1,185 @@
+"""The answering side of one lane: a thread that owns the socket and hands requests on.
+
+The thread never works itself: a handler that returns at once gets every message, and answers
+from whatever thread it likes, whenever it is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket as sockets
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+
+from controller.hardware.errors import ProtocolError
+from controller.hardware.wire.endpoints import Keys
+from controller.hardware.wire.failure import failure_of
+from controller.hardware.wire.message import Array, Reply, Request, decode, encode
+
+log = logging.getLogger("lodestem.wire")
+
+MAX_REQUEST_BYTES = 1 << 22
+"""Larger messages end the connection before they are read."""
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Where a message came from: the connection, and the key that the other side proved."""
+
+    identity: bytes
+    user: str
+
+
+class Asked:
+    """A request that waits for its answer; answer it once."""
+
+    def __init__(
+        self, request: Request, arrays: list[Array], sender: Sender, post: Callable[..., None]
+    ) -> None:
+        self.request = request
+        self.arrays = arrays
+        self.sender = sender
+        self._post = post
+
+    def answer(self, result: Any = None, arrays: Sequence[Array] = ()) -> list[bytes]:  # noqa: ANN401
+        """Send the result; returns the bytes, for whoever keeps them."""
+        return self.send(encode(Reply(id=self.request.id, ok=True, result=result), arrays))
+
+    def fail(self, problem: BaseException) -> list[bytes]:
+        """Send an error; returns the bytes."""
+        reply = Reply(id=self.request.id, ok=False, error=failure_of(problem))
+        return self.send(encode(reply))
+
+    def send(self, frames: list[bytes]) -> list[bytes]:
+        """Send an answer that was made before."""
+        self._post(self.sender.identity, frames)
+        return frames
+
+
+Handler = Callable[[Asked], None]
+Refused = Callable[[Sender, str], None]
+
+
+def _nobody(sender: Sender, why: str) -> None:
+    log.warning("a message from %s was refused: %s", sender.user or "nobody", why)
+
+
+class Responder:
+    """Listens on one endpoint.
+
+    Parameters
+    ----------
+    handler
+        Called in the thread of the socket with every message that is understood; must not block.
+    refused
+        Told of every message that is not.
+    max_bytes
+        Largest part that is read at all.
+
+    Raises
+    ------
+    OSError
+        The endpoint cannot be listened on.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        handler: Handler,
+        *,
+        context: zmq.Context[zmq.Socket[bytes]],
+        keys: Keys | None = None,
+        refused: Refused = _nobody,
+        max_bytes: int = MAX_REQUEST_BYTES,
+        name: str = "lane",
+    ) -> None:
+        self._handler = handler
+        self._refused = refused
+        self._socket = context.socket(zmq.ROUTER)
+        self._socket.linger = 200
+        self._socket.maxmsgsize = max_bytes
+        self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        if keys is not None:
+            keys.on_server(self._socket)
+        try:
+            self._socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            self._socket.close()
+            raise OSError(error.errno, f"cannot listen on {endpoint}: {error}") from error
+        self.endpoint = str(self._socket.get_string(zmq.LAST_ENDPOINT)).rstrip("\0")
+        self._wake, self._woken = sockets.socketpair()
+        self._woken.setblocking(False)
+        self._outbox: deque[list[bytes]] = deque()
+        self._closing = False
+        self._thread = threading.Thread(target=self._serve, name=f"lodestem {name}", daemon=True)
+        self._thread.start()
+
+    def post(self, identity: bytes, frames: list[bytes]) -> None:
+        """Send to one peer, from any thread; lost without a word if the peer is gone."""
+        self._outbox.append([identity, *frames])
+        with contextlib.suppress(OSError):
+            self._wake.send(b"x")
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread of the socket still runs: a port alone proves nothing."""
+        return self._thread.is_alive()
+
+    def close(self) -> None:
+        """Stop listening; what waits to be sent is sent. Idempotent."""
+        self._closing = True
+        with contextlib.suppress(OSError):
+            self._wake.send(b"x")
+        self._thread.join(timeout=5)
+
+    def _serve(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._woken.fileno(), zmq.POLLIN)
+        while not self._closing:
+            poller.poll(1000)
+            with contextlib.suppress(BlockingIOError):
+                self._woken.recv(4096)
+            self._flush()
+            self._receive()
+        self._flush()
+        self._socket.close()
+        self._wake.close()
+        self._woken.close()
+
+    def _flush(self) -> None:
+        while self._outbox:
+            with contextlib.suppress(zmq.ZMQError):  # the peer is gone
+                self._socket.send_multipart(self._outbox.popleft(), zmq.NOBLOCK)
+
+    def _receive(self) -> None:
+        for _ in range(100):  # then let the answers out
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            sender = Sender(frames[0].bytes, _user(frames))
+            try:
+                request, arrays = decode(Request, [frame.bytes for frame in frames[1:]])
+            except ProtocolError as problem:
+                self._refused(sender, str(problem))
+                continue
+            asked = Asked(request, arrays, sender, self.post)
+            try:
+                self._handler(asked)
+            except Exception as problem:  # one bad message must not end the lane
+                log.exception("the handler failed on %s", request.verb)
+                asked.fail(problem)
+
+
+def _user(frames: Sequence[zmq.Frame]) -> str:
+    try:
+        return str(frames[-1].get("User-Id"))
+    except zmq.ZMQError:  # without CURVE nobody has an identity
+        return ""
