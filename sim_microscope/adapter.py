@@ -8,6 +8,7 @@ clock only, never with the lock held.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -150,6 +151,29 @@ class SimulatedAdapter:
         """A person has looked at the stage: let go of limiter and touch alarm."""
         with self._lock:
             self._world.stage.release()
+
+    def witness(self) -> dict[str, object]:
+        """The truth of the beam as JSON: now, whether it is on, and when it was; for tests only."""
+        with self._lock:
+            now = self._now()
+            column = self._world.column
+            return {
+                "now_s": now,
+                "monotonic_s": time.monotonic(),
+                "beam_on": self.is_beam_on_specimen(),
+                "openings_s": [list(span) for span in column.openings(0.0, now)],
+                "moving": any(self._world.stage.axis_state(a, now).moving for a in Axis),
+            }
+
+    def inject_fault(self, name: str) -> None:
+        """Make the fault `name` due now."""
+        with self._lock:
+            self._world.faults.inject(name, self._now())
+
+    def clear_fault(self, name: str) -> None:
+        """End a lasting fault."""
+        with self._lock:
+            self._world.faults.clear(name)
 
     def is_beam_on_specimen(self) -> bool:
         """The truth, not the blanker's word."""

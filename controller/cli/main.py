@@ -105,9 +105,35 @@ def simulate(
     fault: Annotated[
         list[str] | None, typer.Option(help="NAME@T: inject a fault; may be repeated.")
     ] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(help="Serve the microscope here instead: tcp://127.0.0.1:PORT, ipc://PATH."),
+    ] = None,
+    speed: Annotated[float, typer.Option(min=0.1, max=1000, help="Of its time, if served.")] = 1.0,
+    column: Annotated[
+        str | None, typer.Option(help="Hold on to this running column instead of a new one.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write images, patterns, scans and truth of a scenario, for whoever wants data."""
+    """Write images, patterns, scans and truth of a scenario, or serve its microscope.
+
+    With --listen the simulated microscope answers on the protocol of a real one, its column in a
+    process of its own, with a watchdog; --out gets its ledger and scans.
+    """
+    if listen is not None:
+        serve_simulated_command = verb("server", "serve_simulated_command")
+
+        serve_simulated_command(
+            scenario,
+            listen=listen,
+            run_dir=out,
+            seed=seed,
+            faults=tuple(fault or ()),
+            speed=speed,
+            column=column,
+            as_json=as_json,
+        )
+        return
     simulate_command = verb("files", "simulate_command")
 
     simulate_command(scenario, out=out, seed=seed, faults=tuple(fault or ()), as_json=as_json)
@@ -183,7 +209,7 @@ def config_schema() -> None:
 
 
 # they register themselves, after the verbs that --help should name first
-from controller.cli import verbs_calibrate, verbs_files  # noqa: E402, F401
+from controller.cli import verbs_calibrate, verbs_files, verbs_server  # noqa: E402, F401
 
 
 def run_program() -> None:

@@ -10,7 +10,9 @@ here talks to hardware; ``safety.gate`` does.
 
 from __future__ import annotations
 
+import json
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -51,6 +53,10 @@ class DoseLedger:
         For the times in the records.
     cell_nm
         Side of a cell; 100 nm or finer.
+    beam_off
+        When somebody else (a watchdog) took the beam off that was opened at the given UTC, or None.
+        What an earlier process left open is charged for all that time, and never less than its
+        bound.
 
     Raises
     ------
@@ -61,7 +67,13 @@ class DoseLedger:
     """
 
     def __init__(
-        self, path: Path, limits: DoseLimits, clock: Clock, *, cell_nm: float = 100.0
+        self,
+        path: Path,
+        limits: DoseLimits,
+        clock: Clock,
+        *,
+        cell_nm: float = 100.0,
+        beam_off: Callable[[datetime], datetime | None] = lambda opened: None,
     ) -> None:
         if not 0 < cell_nm <= MAX_CELL_NM:
             raise ValueError(
@@ -76,7 +88,7 @@ class DoseLedger:
         self._records: dict[UUID, LedgerRecord] = {}
         self._closed = SparseFluence(self.cell_nm)
         self._stale = True
-        self._recover()
+        self._recover(beam_off)
 
     # --- the life of a booking --------------------------------------------------------------
 
@@ -290,15 +302,12 @@ class DoseLedger:
             self._keep(record)
         self._stale = False
 
-    def _recover(self) -> None:
+    def _recover(self, beam_off: Callable[[datetime], datetime | None]) -> None:
         for record in self.records():
             exposure_id = record.booking.exposure_id
             if record.state is ChargeState.OPENING:
-                self.unknown(
-                    exposure_id,
-                    record.charged_e_per_A2,
-                    "the process ended while the beam may have been on",
-                )
+                factor, because = _overrun(record, beam_off)
+                self.unknown(exposure_id, factor * record.charged_e_per_A2, because)
             elif record.state is ChargeState.RESERVED:
                 self.release(exposure_id, "the process ended before the beam was opened")
 
@@ -352,6 +361,23 @@ class DoseLedger:
                 f"blanked. Go on to the next area, or lower the exposure.",
                 **_refused(f"area_e_per_A2.{purpose.value}", limit, spent, fluence),
             )
+
+
+def _overrun(
+    record: LedgerRecord, beam_off: Callable[[datetime], datetime | None]
+) -> tuple[float, str]:
+    """By how much the beam may have stayed on too long, as a factor, and in words."""
+    because = "the process ended while the beam may have been on"
+    opened = datetime.fromisoformat(record.utc)
+    closed = beam_off(opened)
+    try:
+        planned_s = float(json.loads(record.booking.request)["duration_s"])
+    except (ValueError, KeyError, TypeError):
+        planned_s = 0.0
+    if closed is None or not planned_s > 0:
+        return 1.0, because
+    open_s = (closed - opened).total_seconds()
+    return max(1.0, open_s / planned_s), f"{because}; it was taken off after at most {open_s:.2f} s"
 
 
 def _refused(budget: str, limit: float, charged: float, asked: float) -> dict[str, Any]:

@@ -11,10 +11,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from controller.hardware.clock import Clock, WallClock
+from controller.hardware.clock import Clock
 from controller.hardware.errors import (
     LeaseLostError,
     LinkError,
@@ -45,6 +44,7 @@ from controller.hardware.values import (
     StageLimits,
     StagePose,
 )
+from controller.hardware.wire.clocks import clock_of
 from controller.hardware.wire.endpoints import Endpoints, Keys
 from controller.hardware.wire.picture import picture_in
 from controller.hardware.wire.requester import Answer, Pending, Requester
@@ -62,49 +62,6 @@ COMMAND_S = 3600.0
 NAP_S = 0.05
 
 Value = TypeVar("Value", bound=Frozen)
-
-
-class _ServedClock:
-    """The clock of the server, asked every time: virtual or paced."""
-
-    def __init__(self, link: _Link) -> None:
-        self._link = link
-
-    def now_s(self) -> float:
-        """Its monotonic seconds."""
-        return float(self._link.question("clock.now")[0])
-
-    def utc(self) -> datetime:
-        """Its UTC."""
-        return datetime.fromisoformat(self._link.question("clock.utc")[0])
-
-    def sleep(self, duration_s: float) -> None:
-        """Wait on that clock."""
-        if duration_s > 0:
-            self._link.commands.ask(
-                "clock.sleep", {"duration_s": duration_s}, timeout_s=duration_s + COMMAND_S
-            )
-
-
-class _OffsetClock:
-    """The clock of this machine, set by the server's at the time of the hello."""
-
-    def __init__(self, now_s: float, utc: datetime) -> None:
-        self._wall = WallClock()
-        self._ahead_s = now_s - self._wall.now_s()
-        self._ahead_utc = utc - datetime.now(UTC)
-
-    def now_s(self) -> float:
-        """Monotonic seconds of the server."""
-        return self._wall.now_s() + self._ahead_s
-
-    def utc(self) -> datetime:
-        """UTC of the server."""
-        return datetime.now(UTC) + self._ahead_utc
-
-    def sleep(self, duration_s: float) -> None:
-        """Block the calling thread."""
-        self._wall.sleep(duration_s)
 
 
 class _Link:
@@ -268,9 +225,7 @@ class RemoteMicroscope:
         self._capabilities = Capabilities.model_validate(hello["capabilities"])
         self._calibration = Calibration.model_validate(hello["calibration"])
         self._ttl_s = float(hello["lease_ttl_s"])
-        self._clock: Clock = _ServedClock(link)
-        if hello["wall_clock"]:
-            self._clock = _OffsetClock(float(hello["now_s"]), datetime.fromisoformat(hello["utc"]))
+        self._clock = clock_of(hello, link.commands)
         self._stage = _RemoteStage(link)
         self._optics = _RemoteOptics(link)
         self._column = _RemoteColumn(link)
@@ -396,6 +351,10 @@ class RemoteMicroscope:
             "verify_blanker", {"detector": detector, "duration_s": duration_s}
         )
         return BlankerCheck(**answer)
+
+    def service_state(self) -> dict[str, Any]:
+        """Who drives, what is under way, why nothing is; JSON."""
+        return dict(self._link.question("service.state")[0])
 
     def budgets(self) -> dict[str, Any]:
         """Limits of the dose ledger, e/A2."""

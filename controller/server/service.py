@@ -18,7 +18,6 @@ from typing import Any
 
 import zmq
 
-from controller.hardware.clock import WallClock
 from controller.hardware.errors import (
     MicroscopeError,
     ModeError,
@@ -26,6 +25,7 @@ from controller.hardware.errors import (
     ProtocolError,
     RefusedError,
 )
+from controller.hardware.wire.clocks import clock_facts
 from controller.hardware.wire.endpoints import Endpoints
 from controller.hardware.wire.message import PROTOCOL, Array
 from controller.hardware.wire.responder import Asked, Responder, Sender
@@ -80,7 +80,7 @@ class Service:
         *,
         context: zmq.Context[zmq.Socket[bytes]],
         publisher: Publisher,
-        door: Door = Door(),
+        door: Door,
         security: SecurityLog | None = None,
         lease_ttl_s: float = TTL_S,
         dead_man: Callable[[], bool] = lambda: False,
@@ -144,7 +144,9 @@ class Service:
 
     @property
     def is_alive(self) -> bool:
-        """Whether every thread that safety hangs on still runs."""
+        """Whether every thread that safety hangs on still runs, or ends on purpose."""
+        if self._closing.is_set():
+            return True
         lanes = getattr(self, "_lanes", ())
         return all(t.is_alive() for t in self._threads) and all(lane.is_alive for lane in lanes)
 
@@ -174,6 +176,9 @@ class Service:
             if not self._is_new(peer, "command", asked):
                 return
             said.peer = peer
+            if asked.request.verb == "service.state":
+                said.answer(self.state())
+                return
             if asked.request.verb in ("lease.take", "lease.release"):
                 said.answer(self._lease_verb(peer, asked))
                 return
@@ -216,8 +221,8 @@ class Service:
         verb = VERBS.get(asked.request.verb)
         if verb is None:
             raise ProtocolError(
-                f"no verb {asked.request.verb!r}; there are hello, beat, lease.take, "
-                f"lease.release, {', '.join(VERBS)}"
+                f"no verb {asked.request.verb!r}; there are hello, beat, service.state, "
+                f"lease.take, lease.release, {', '.join(VERBS)}"
             )
         if peer is not None:
             self._allow(peer, verb.right, verb.name)
@@ -264,9 +269,7 @@ class Service:
             ),
             "calibration": microscope.calibration.model_dump(mode="json"),
             "lease_ttl_s": self._book.ttl_s,
-            "wall_clock": isinstance(microscope.clock, WallClock),
-            "now_s": microscope.clock.now_s(),
-            "utc": microscope.clock.utc().isoformat(),
+            **clock_facts(microscope.clock),
         }
 
     def _lease_verb(self, peer: Peer, asked: Asked) -> dict[str, Any]:

@@ -6,9 +6,10 @@ clock comes from the adapter, scans return receipts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -68,6 +69,7 @@ def open_session(  # noqa: PLR0913  (the parts of a session, each named once)
     clock: Clock | None = None,
     auditor: DoseAuditor | None = None,
     run_uuid: str | None = None,
+    beam_off: Callable[[datetime], datetime | None] = lambda opened: None,
 ) -> Session:
     """Open the instrument called `backend` and guard it.
 
@@ -80,6 +82,8 @@ def open_session(  # noqa: PLR0913  (the parts of a session, each named once)
         taken up: what an earlier session charged stays charged.
     run_uuid
         Written into scan files; derived from the name of the run folder if not given.
+    beam_off
+        When a watchdog took off a beam that an earlier process left open; see `DoseLedger`.
 
     Raises
     ------
@@ -98,7 +102,7 @@ def open_session(  # noqa: PLR0913  (the parts of a session, each named once)
         adapter = factory(options, clock=clock, run_dir=run_dir)
         opening.callback(_let_go, adapter)
         ledger = opening.enter_context(
-            DoseLedger(run_dir / LEDGER_FILE, dose_limits, adapter.clock)
+            DoseLedger(run_dir / LEDGER_FILE, dose_limits, adapter.clock, beam_off=beam_off)
         )
         sink = NativeScanSink(
             run_dir / SCAN_FOLDER,

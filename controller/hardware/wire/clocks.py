@@ -1,0 +1,75 @@
+"""The clock of an instrument that is somewhere else.
+
+A wall clock needs no asking: this machine's runs as fast, only the origin differs.  A virtual or
+paced one is asked every time, and a sleep is a request to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from controller.hardware.clock import Clock, WallClock
+from controller.hardware.wire.requester import Requester
+
+ASK_S = 5.0
+LONGEST_S = 3600.0
+
+
+def clock_facts(clock: Clock) -> dict[str, Any]:
+    """What a hello says of the clock."""
+    return {
+        "wall_clock": isinstance(clock, WallClock | OffsetClock),
+        "now_s": clock.now_s(),
+        "utc": clock.utc().isoformat(),
+    }
+
+
+def clock_of(facts: Mapping[str, Any], link: Requester) -> Clock:
+    """The clock that a hello told of."""
+    if facts["wall_clock"]:
+        return OffsetClock(float(facts["now_s"]), datetime.fromisoformat(facts["utc"]))
+    return ServedClock(link)
+
+
+class ServedClock:
+    """The clock of the other side, asked every time."""
+
+    def __init__(self, link: Requester) -> None:
+        self._link = link
+
+    def now_s(self) -> float:
+        """Its monotonic seconds."""
+        return float(self._link.ask("clock.now", timeout_s=ASK_S)[0])
+
+    def utc(self) -> datetime:
+        """Its UTC."""
+        return datetime.fromisoformat(self._link.ask("clock.utc", timeout_s=ASK_S)[0])
+
+    def sleep(self, duration_s: float) -> None:
+        """Wait on that clock."""
+        if duration_s > 0:
+            timeout_s = duration_s + LONGEST_S
+            self._link.ask("clock.sleep", {"duration_s": duration_s}, timeout_s=timeout_s)
+
+
+class OffsetClock:
+    """The clock of this machine, set by the other side's at the time of the hello."""
+
+    def __init__(self, now_s: float, utc: datetime) -> None:
+        self._wall = WallClock()
+        self._ahead_s = now_s - self._wall.now_s()
+        self._ahead_utc = utc - datetime.now(UTC)
+
+    def now_s(self) -> float:
+        """Monotonic seconds of the other side."""
+        return self._wall.now_s() + self._ahead_s
+
+    def utc(self) -> datetime:
+        """UTC of the other side."""
+        return datetime.now(UTC) + self._ahead_utc
+
+    def sleep(self, duration_s: float) -> None:
+        """Block the calling thread."""
+        self._wall.sleep(duration_s)
