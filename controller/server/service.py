@@ -19,6 +19,7 @@ from typing import Any
 import zmq
 
 from controller.hardware.errors import (
+    LinkError,
     MicroscopeError,
     ModeError,
     NotAuthorisedError,
@@ -243,7 +244,7 @@ class Service:
         try:
             yield said
         except (MicroscopeError, ValueError) as problem:
-            if isinstance(problem, RefusedError | ProtocolError | ValueError):
+            if isinstance(problem, RefusedError | LinkError | ValueError):
                 who = asked.sender.user if said.peer is None else said.peer.name
                 self.security.refuse(who, asked.request.verb, str(problem))
             said.fail(problem)

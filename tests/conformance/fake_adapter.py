@@ -14,7 +14,7 @@ from uuid import UUID
 
 import numpy as np
 
-from controller.hardware.clock import VirtualClock
+from controller.hardware.clock import Clock, VirtualClock
 from controller.hardware.errors import ArmFailedError, ExposureTimeoutError
 from controller.hardware.values import (
     Axis,
@@ -168,7 +168,7 @@ class FakeAdapter:
     def __init__(
         self,
         *,
-        clock: VirtualClock | None = None,
+        clock: Clock | None = None,
         caps: Capabilities | None = None,
         calibration: Calibration | None = None,
         optics: OpticsState = OPTICS,
@@ -223,7 +223,7 @@ class FakeAdapter:
         return self._calibration
 
     @property
-    def clock(self) -> VirtualClock:
+    def clock(self) -> Clock:
         return self._clock
 
     def read_pose(self) -> StagePose:

@@ -84,6 +84,8 @@ class Notice(Frozen):
 
 
 Header = TypeVar("Header", Request, Reply, Notice)
+_FREE = frozenset({"args", "result", "body"})
+"""Fields of any JSON; pydantic would quietly write a NaN in them as null."""
 
 
 def encode(header: Header, arrays: Sequence[Array] = ()) -> list[bytes]:
@@ -99,7 +101,8 @@ def encode(header: Header, arrays: Sequence[Array] = ()) -> list[bytes]:
         Part(dtype=array.dtype.str, shape=array.shape, crc32=zlib.crc32(data))
         for array, data in zip(arrays, raw, strict=True)
     )
-    fields = header.replace(parts=described).model_dump(mode="json")
+    fields = header.replace(parts=described).model_dump(mode="json", exclude={*_FREE})
+    fields |= {name: getattr(header, name) for name in _FREE & type(header).model_fields.keys()}
     try:
         text = json.dumps(fields, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError) as error:  # NaN would arrive as "not given"
