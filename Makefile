@@ -31,7 +31,8 @@ docs-check: setup
 	$(BIN)/mkdocs build --strict --quiet --site-dir site
 
 test: lint docs-check
-	$(BIN)/pytest -q -n 2 -m "not soak and not gpu and not instrument"
+	$(BIN)/pytest -q -n 2 -m "not soak and not gpu and not instrument and not live"
+	$(BIN)/pytest -q -m "live and not soak"
 
 soak: setup
 	$(BIN)/pytest -q -m "soak" --timeout 7200

@@ -159,15 +159,29 @@ def doctor(
     calibration: Annotated[
         Path | None, typer.Option(help="Calibration file to check for age and contradictions.")
     ] = None,
+    hardware: Annotated[
+        str | None, typer.Option(help="Address of a hardware server to look at instead.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="This client's NAME.key_secret.")] = None,
+    server_key: Annotated[Path | None, typer.Option(help="Public key of the server.")] = None,
+    dark_frame: Annotated[
+        bool, typer.Option("--dark-frame", help="Also prove by a dark frame that it blanks.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Check the installation and a calibration file, or recover a scan file.
+    """Check the installation and a calibration file, an instrument, or recover a scan file.
 
-    Exits 0 when all is well, 5 with findings.
+    Exits 0 when all is well, 5 with findings. With --hardware nothing is moved; --dark-frame takes
+    the lease and one frame with the beam blanked.
     """
     doctor_command = verb("doctor", "doctor_command")
 
-    doctor_command(recover=recover, calibration=calibration, as_json=as_json)
+    doctor_command(
+        recover=recover,
+        calibration=calibration,
+        hardware=None if hardware is None else (hardware, key, server_key, dark_frame),
+        as_json=as_json,
+    )
 
 
 @config_app.command("init")

@@ -321,9 +321,8 @@ class RemoteMicroscope:
         while not ended.wait(self._ttl_s / 4):
             try:
                 self._link.beat()
-            except ReplyTimeoutError:
-                continue  # a command that waits notices by itself
             except MicroscopeError as problem:
+                # also when only the answers are lost: falling silent makes the server blank
                 self._link.lost = problem
                 return
 

@@ -116,6 +116,7 @@ class Watchdog:
         began_s = time.monotonic()
         fired = datetime.now(UTC)
         try:
+            self._adapter.blank_beam()  # before any question is asked
             outcome = BeamGuard(self._adapter).blank().model_dump(mode="json")
         except Exception as problem:  # whatever fails, the stage is halted and it is written down
             log.exception("the watchdog could not blank")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -214,6 +215,7 @@ def test_the_end_of_the_lease_blanks_and_halts(bench: Bench) -> None:
         assert {"blank_beam", "halt"} <= set(bench.adapter.diary)
 
 
+@pytest.mark.live
 def test_silence_during_an_exposure_blanks_within_250_ms(live: Bench) -> None:
     with live.server.client() as microscope:
         failed: list[BaseException] = []
@@ -237,6 +239,7 @@ def test_silence_during_an_exposure_blanks_within_250_ms(live: Bench) -> None:
     assert live.server.service.state()["safe_hold"].startswith("agent has been silent")
 
 
+@pytest.mark.live
 def test_a_program_that_gets_nowhere_is_stopped(live: Bench) -> None:
     with live.server.client() as microscope, microscope.drive(most_s_per_step=0.6):
         for step in range(3):
@@ -249,6 +252,7 @@ def test_a_program_that_gets_nowhere_is_stopped(live: Bench) -> None:
             microscope.stage.move(PartialPose(x_um=1.0))
 
 
+@pytest.mark.live
 def test_a_server_that_falls_silent_is_noticed(
     live: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,6 +267,7 @@ def test_a_server_that_falls_silent_is_noticed(
         release.set()
 
 
+@pytest.mark.live
 def test_stop_from_a_second_client_ends_a_long_move_within_250_ms(live: Bench) -> None:
     live.fake.faults.slow_factor = 100.0
     with (
@@ -297,6 +302,86 @@ def test_stop_needs_no_session(bench: Bench) -> None:
     bench.adapter.diary.clear()
     stop_now(bench.server.url, "from a shell", keys=bench.server.ring.of("viewer"))
     assert "halt" in bench.adapter.diary
+
+
+class Wire:
+    """A unix socket in front of another that can be cut in either direction."""
+
+    def __init__(self, path: Path, behind: Path) -> None:
+        self.cut: set[str] = set()
+        self._behind = str(behind)
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen(8)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            far = socket.socket(socket.AF_UNIX)
+            far.connect(self._behind)
+            for source, target, name in ((near, far, "up"), (far, near, "down")):
+                threading.Thread(
+                    target=self._pump, args=(source, target, name), daemon=True
+                ).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket, name: str) -> None:
+        try:
+            while data := source.recv(65536):
+                while name in self.cut:
+                    time.sleep(0.01)
+                target.sendall(data)
+        except OSError:
+            pass
+        finally:
+            for end in (source, target):
+                end.close()
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_a_link_cut_in_either_direction_blanks(
+    live: Bench, direction: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "SILENT_S", 0.4)
+    monkeypatch.setattr(client_module, "ANSWER_S", 0.4)
+    behind = Endpoints.of(live.server.url)
+    front = live.server.ring.folder / "front"
+    wires = [
+        Wire(Path(str(front) + tail), Path(lane.removeprefix("ipc://")))
+        for tail, lane in (("", behind.command), (".safety", behind.safety))
+    ]
+    keys = live.server.ring.of("agent")
+    with connect(f"ipc://{front}", keys=keys, name="agent") as microscope:
+        failed: list[BaseException] = []
+
+        def expose() -> None:
+            try:
+                microscope.expose(picture(8.0))
+            except Exception as problem:  # noqa: BLE001  (looked at below)
+                failed.append(problem)
+
+        with microscope.drive():
+            thread = threading.Thread(target=expose)
+            thread.start()
+            wait_for(lambda: live.fake.read_blanked() is False)
+            for wire in wires:
+                wire.cut.add(direction)
+            took_s = wait_for(lambda: live.fake.read_blanked() is True)
+            thread.join(timeout=10)
+        for wire in wires:
+            wire.cut.clear()
+            wire.close()
+    # the answers missing: the client falls silent after 0.4 s; then the lease of 0.5 s runs out
+    assert took_s < 0.5 + 0.25 + (0.4 + 0.2 if direction == "down" else 0.0)
+    assert isinstance(failed[0], ReplyTimeoutError)
+    assert "outcome is unknown" in str(failed[0])
 
 
 # --- messages ----------------------------------------------------------------------------------
