@@ -29,10 +29,18 @@ from controller.record.journal import Entry, Journal
 from controller.record.report import ReportResult, build_report
 from controller.record.store import RunStore
 from controller.safety.limits import DoseLimits
-from controller.server.session import Session, open_session
+from controller.server.client import RemoteMicroscope
+from controller.server.session import RemoteSession, Session, open_remote_session, open_session
 
 if TYPE_CHECKING:
     from controller.calibration.entries import Conditions
+
+
+OpenSession = Session | RemoteSession
+SERVER = "server"
+"""As a plan's backend: an instrument behind a hardware server."""
+MOST_S_PER_ENTRY = 3600.0
+"""A night writes to its journal more often than this, or the server stops it."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +106,7 @@ def shipped_eyes(plan: RunPlan) -> Eyes:
 @contextmanager
 def open_instrument(
     plan: RunPlan, run_dir: Path, *, clock: Clock | None = None, auditor: JournalAuditor
-) -> Iterator[Session]:
+) -> Iterator[OpenSession]:
     """Open the plan's instrument under its limits and budgets, and check the plan against it.
 
     Raises
@@ -111,17 +119,27 @@ def open_instrument(
     if clock is None:
         simulated = plan.instrument.backend == "sim" and not plan.instrument.options.get("realtime")
         clock = VirtualClock() if simulated else WallClock()
+    session: OpenSession
     try:
-        session = open_session(
-            plan.instrument.backend,
-            plan.instrument.options,
-            run_dir=run_dir,
-            dose_limits=dose_limits(plan),
-            plan_limits=plan.limits.stage_limits(),
-            run_uuid=run_identity(plan),
-            clock=clock,
-            auditor=auditor,
-        )
+        if plan.instrument.backend == SERVER:
+            session = open_remote_session(
+                plan.instrument.options,
+                dose_limits=dose_limits(plan),
+                plan_limits=plan.limits.stage_limits(),
+                auditor=auditor,
+                most_s_per_step=MOST_S_PER_ENTRY,
+            )
+        else:
+            session = open_session(
+                plan.instrument.backend,
+                plan.instrument.options,
+                run_dir=run_dir,
+                dose_limits=dose_limits(plan),
+                plan_limits=plan.limits.stage_limits(),
+                run_uuid=run_identity(plan),
+                clock=clock,
+                auditor=auditor,
+            )
     except (ValueError, UnknownAdapterError, LimitError) as error:
         raise InputError(str(error), "see `lodestem doctor` for what is installed") from error
     with session:
@@ -138,7 +156,7 @@ def open_instrument(
         yield session
 
 
-def adopt_calibration(session: Session, plan: RunPlan, path: Path) -> None:
+def adopt_calibration(session: OpenSession, plan: RunPlan, path: Path) -> None:
     """Make the session live by the stored calibration.
 
     Raises
@@ -164,7 +182,7 @@ def adopt_calibration(session: Session, plan: RunPlan, path: Path) -> None:
     )
 
 
-def pattern_conditions(session: Session, plan: RunPlan) -> Conditions:
+def pattern_conditions(session: OpenSession, plan: RunPlan) -> Conditions:
     """The setting in which the plan takes its patterns."""
     from controller.calibration.entries import Conditions
 
@@ -174,13 +192,13 @@ def pattern_conditions(session: Session, plan: RunPlan) -> Conditions:
     )
 
 
-def instrument_name(session: Session) -> str:
+def instrument_name(session: OpenSession) -> str:
     """As calibrations name it."""
     made = session.microscope.capabilities
     return f"{made.vendor} {made.model}"
 
 
-def calibration_alarms_now(session: Session, plan: RunPlan) -> list[CalibrationAlarmed]:
+def calibration_alarms_now(session: OpenSession, plan: RunPlan) -> list[CalibrationAlarmed]:
     """What is wrong with the plan's calibration file at the start of a run."""
     from controller.calibration.alarms import calibration_alarms
     from controller.calibration.store import load_calibration
@@ -258,6 +276,8 @@ def run_night(
                 auditor.journal = journal
                 if listener is not None:
                     journal.listen(listener)
+                if isinstance(microscope, RemoteMicroscope):
+                    journal.listen(progress_of(microscope))
                 loop = start_night(
                     plan,
                     microscope,
@@ -277,6 +297,15 @@ def run_night(
             build_report(run_dir)
         raise
     return NightResult(run_dir, ended, build_report(run_dir))
+
+
+def progress_of(microscope: RemoteMicroscope) -> Callable[[Entry], None]:
+    """Every entry of the journal is progress: the server sees it with the heartbeat."""
+
+    def advance(entry: Entry) -> None:
+        microscope.advance(entry.sequence)
+
+    return advance
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from controller.hardware.clock import Clock
 from controller.hardware.contract import Adapter, DoseAuditor, ScanSink
@@ -82,7 +83,6 @@ class _GuardedStage:
         self._envelope = envelope
         self._beam = beam
         self._lane = lane
-        self._mover = Mover(adapter, envelope, beam)
         self._holder_id = adapter.read_health().holder_id
 
     def pose(self) -> StagePose:
@@ -104,7 +104,13 @@ class _GuardedStage:
             check_holder(self._adapter.read_health(), holder_id=self._holder_id)
             if self._adapter.read_blanked() is False:
                 self._beam.blank()
-            return self._mover.move(target, approach=approach, settle=settle, timeout_s=timeout_s)
+            mover = Mover(self._adapter, self._envelope, self._beam)
+            return mover.move(target, approach=approach, settle=settle, timeout_s=timeout_s)
+
+    def plan(self, limits: StageLimits | None) -> None:
+        narrower = replace(self._envelope, plan=limits)
+        narrower.box()
+        self._envelope = narrower
 
 
 class _LanedOptics:
@@ -209,6 +215,16 @@ class GuardedMicroscope:
         Bounds of the dose are computed from the driver's own calibration all the same.
         """
         self._adopted = calibration
+
+    def plan_limits(self, limits: StageLimits | None) -> None:
+        """Take the stage limits of another plan, inside those of vendor, holder and site.
+
+        Raises
+        ------
+        LimitError
+            They leave nothing of an axis; the former ones stay.
+        """
+        self._stage.plan(limits)
 
     @property
     def clock(self) -> Clock:

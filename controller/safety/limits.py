@@ -144,6 +144,19 @@ class DoseLimits(Frozen):
                 )
         return self
 
+    def within(self, other: DoseLimits) -> DoseLimits:
+        """What both allow."""
+        areas = dict(other.area_e_per_A2) | {
+            purpose: min(limit, other.area_e_per_A2.get(purpose, limit))
+            for purpose, limit in self.area_e_per_A2.items()
+        }
+        return DoseLimits(
+            specimen_e_per_A2=min(self.specimen_e_per_A2, other.specimen_e_per_A2),
+            before_scan_e_per_A2=min(self.before_scan_e_per_A2, other.before_scan_e_per_A2),
+            data_e_per_A2=min(self.data_e_per_A2, other.data_e_per_A2),
+            area_e_per_A2=areas,
+        )
+
     def budgets(self) -> dict[str, tuple[float, frozenset[Purpose]]]:
         """Each budget by its field: the limit in e/A2, and the purposes that count against it."""
         return {

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from controller.hardware.clock import Clock
+from controller.hardware.contract import DoseAuditor
 from controller.hardware.errors import (
     LeaseLostError,
     LinkError,
@@ -49,7 +50,7 @@ from controller.hardware.wire.endpoints import Endpoints, Keys
 from controller.hardware.wire.picture import picture_in
 from controller.hardware.wire.requester import Answer, Pending, Requester
 from controller.safety.darkness import BlankerCheck
-from controller.safety.limits import checked_target
+from controller.safety.limits import DoseLimits, checked_target
 
 ANSWER_S = 5.0
 """A question is answered within this, or the link is bad."""
@@ -226,6 +227,9 @@ class RemoteMicroscope:
         self._calibration = Calibration.model_validate(hello["calibration"])
         self._ttl_s = float(hello["lease_ttl_s"])
         self._clock = clock_of(hello, link.commands)
+        self.auditor: DoseAuditor | None = None
+        """Told before each exposure and after it what the server's ledger holds."""
+        self._reserved_e_per_A2 = 0.0
         self._stage = _RemoteStage(link)
         self._optics = _RemoteOptics(link)
         self._column = _RemoteColumn(link)
@@ -266,7 +270,12 @@ class RemoteMicroscope:
 
     @contextmanager
     def drive(
-        self, *, by_force: bool = False, most_s_per_step: float | None = None
+        self,
+        *,
+        by_force: bool = False,
+        most_s_per_step: float | None = None,
+        budgets: DoseLimits | None = None,
+        stage_limits: StageLimits | None = None,
     ) -> Iterator[None]:
         """Hold the lease inside the ``with``; blanked and halted at its end.
 
@@ -275,7 +284,9 @@ class RemoteMicroscope:
         by_force
             Take it from whoever holds it, where the role allows that.
         most_s_per_step
-            The server stops everything if `step` stays the same for longer.
+            The server stops everything if the step of `advance` stays the same for longer.
+        budgets, stage_limits
+            Of the plan; they hold inside the server's until the lease is over.
 
         Raises
         ------
@@ -283,10 +294,17 @@ class RemoteMicroscope:
             Somebody else drives.
         NotAuthorisedError
             The role may not drive.
+        LimitError
+            The plan's limits leave nothing of an axis.
         """
         answer, _ = self._link.commands.ask(
             "lease.take",
-            {"by_force": by_force, "most_s_per_step": most_s_per_step},
+            {
+                "by_force": by_force,
+                "most_s_per_step": most_s_per_step,
+                "budgets": None if budgets is None else _dump(budgets),
+                "stage_limits": None if stage_limits is None else _dump(stage_limits),
+            },
             timeout_s=ANSWER_S,
         )
         self._link.epoch = int(answer["epoch"])
@@ -328,12 +346,35 @@ class RemoteMicroscope:
 
     def expose(self, exposure: Exposure) -> Frame | ScanReceipt:
         """Open the beam once, under the server's ledger; see `contract.Microscope.expose`."""
-        answer, arrays = self._link.command("expose", _dump(exposure))
+        self._tell(exposure, "reserved", self.forecast(exposure) if self.auditor else 0.0)
+        try:
+            answer, arrays = self._link.command("expose", _dump(exposure))
+        finally:
+            self._audit(exposure)
         if isinstance(answer, dict) and "frame" in answer:
             return picture_in(answer["frame"], arrays)
         if isinstance(answer, dict) and "receipt" in answer:
             return ScanReceipt.model_validate(answer["receipt"])
         raise ProtocolError("an exposure was answered with neither a frame nor a receipt")
+
+    def _audit(self, exposure: Exposure) -> None:
+        """Tell the auditor what the server's ledger says; unknown where it cannot be asked."""
+        if self.auditor is None:
+            return
+        try:
+            answer, _ = self._link.question(
+                "ledger.record", {"exposure_id": str(exposure.exposure_id)}
+            )
+        except LinkError:
+            answer = {"state": "unknown", "charged_e_per_A2": self._reserved_e_per_A2}
+        if answer is None:
+            answer = {"state": "released", "charged_e_per_A2": 0.0}
+        self._tell(exposure, str(answer["state"]), float(answer["charged_e_per_A2"]))
+
+    def _tell(self, exposure: Exposure, state: str, fluence_e_per_A2: float) -> None:
+        self._reserved_e_per_A2 = fluence_e_per_A2
+        if self.auditor is not None:
+            self.auditor.charged(exposure, state, fluence_e_per_A2)
 
     def forecast(self, exposure: Exposure) -> float:
         """Upper bound of the fluence in e/A2 that `exposure` would be booked at."""

@@ -31,13 +31,14 @@ from controller.hardware.wire.endpoints import Endpoints
 from controller.hardware.wire.message import PROTOCOL, Array
 from controller.hardware.wire.responder import Asked, Responder, Sender
 from controller.safety.gate import GuardedMicroscope
+from controller.safety.limits import DoseLimits
 from controller.server.door import Door, check_door
 from controller.server.lease import TTL_S, Lease, LeaseBook
 from controller.server.publisher import Publisher
 from controller.server.roles import Right, may
 from controller.server.security_log import SecurityLog
 from controller.server.sessions import Peer, Sessions
-from controller.server.verbs import VERBS, Beat, Hello, Lane, TakeLease, Verb
+from controller.server.verbs import VERBS, Beat, Budgets, Hello, Lane, TakeLease, Verb
 
 WATCH_S = 0.02
 """How often the lease is looked at."""
@@ -102,6 +103,13 @@ class Service:
         self._questions = ThreadPoolExecutor(QUESTIONS_AT_ONCE, "lodestem question")
         self._urgent = threading.BoundedSemaphore(SAFETY_AT_ONCE)
         self._closing = threading.Event()
+        self._limits = microscope.ledger.limits
+        self._own = {
+            "service.state": lambda peer, asked: self.state(),
+            "lease.take": self._take,
+            "lease.release": self._release,
+            "budgets.set": self._set_budgets,
+        }
         publisher.clock = microscope.clock
         self._threads = [
             threading.Thread(target=work, name=f"lodestem {name}", daemon=True)
@@ -177,11 +185,9 @@ class Service:
             if not self._is_new(peer, "command", asked):
                 return
             said.peer = peer
-            if asked.request.verb == "service.state":
-                said.answer(self.state())
-                return
-            if asked.request.verb in ("lease.take", "lease.release"):
-                said.answer(self._lease_verb(peer, asked))
+            own = self._own.get(asked.request.verb)
+            if own is not None:
+                said.answer(own(peer, asked))
                 return
             verb = self._verb(asked, peer)
             if verb.lane is Lane.DRIVE:
@@ -222,8 +228,8 @@ class Service:
         verb = VERBS.get(asked.request.verb)
         if verb is None:
             raise ProtocolError(
-                f"no verb {asked.request.verb!r}; there are hello, beat, service.state, "
-                f"lease.take, lease.release, {', '.join(VERBS)}"
+                f"no verb {asked.request.verb!r}; there are hello, beat, {', '.join(self._own)}, "
+                f"{', '.join(VERBS)}"
             )
         if peer is not None:
             self._allow(peer, verb.right, verb.name)
@@ -273,15 +279,16 @@ class Service:
             **clock_facts(microscope.clock),
         }
 
-    def _lease_verb(self, peer: Peer, asked: Asked) -> dict[str, Any]:
+    def _release(self, peer: Peer, asked: Asked) -> dict[str, Any]:
+        with self._lock:
+            self._book.check(peer.session, asked.request.epoch)
+            self._end(f"{peer.name} let go")
+        self._microscope.stop(f"{peer.name} let go of the lease")
+        self._publisher.publish("lease", self.state())
+        return {}
+
+    def _take(self, peer: Peer, asked: Asked) -> dict[str, Any]:
         self._allow(peer, Right.DRIVE, "drive")
-        if asked.request.verb == "lease.release":
-            with self._lock:
-                self._book.check(peer.session, asked.request.epoch)
-                self._book.end(f"{peer.name} let go")
-            self._microscope.stop(f"{peer.name} let go of the lease")
-            self._publisher.publish("lease", self.state())
-            return {}
         wanted = TakeLease.model_validate(asked.request.args)
         with self._lock:
             other = self._book.current
@@ -299,10 +306,45 @@ class Service:
                 most_s_per_step=wanted.most_s_per_step,
             )
             self._hold = ""
+            try:
+                self._narrow(wanted)
+            except MicroscopeError:
+                self._end("the plan's limits were refused")
+                raise
         if other is not None and other.session != peer.session:
             self._microscope.stop(f"{peer.name} took over from {other.holder}")
         self._publisher.publish("lease", self.state())
         return {"epoch": lease.epoch, "ttl_s": lease.ttl_s}
+
+    def _narrow(self, wanted: TakeLease) -> None:
+        """The plan's limits hold inside the server's, as long as the lease does."""
+        self._microscope.plan_limits(wanted.stage_limits)
+        limits = self._limits
+        self._microscope.ledger.limits = (
+            limits if wanted.budgets is None else limits.within(wanted.budgets)
+        )
+
+    def _end(self, why: str) -> None:
+        """The lease is over, and its limits with it; the caller holds the lock."""
+        self._book.end(why)
+        self._microscope.plan_limits(None)
+        self._microscope.ledger.limits = self._limits
+
+    def _set_budgets(self, peer: Peer, asked: Asked) -> dict[str, Any]:
+        self._allow(peer, Right.BUDGETS, "change the budgets")
+        wanted = Budgets.model_validate(asked.request.args)
+        fields = wanted.model_dump(exclude={"why"})
+        with self._lock:
+            if self._book.current is not None:
+                raise ModeError(
+                    f"{self._book.current.holder} drives; the budgets stay as they are until the "
+                    f"lease is over. Stop the run first."
+                )
+            self._limits = DoseLimits(**fields, area_e_per_A2=self._limits.area_e_per_A2)
+            self._microscope.ledger.limits = self._limits
+        body = {"by": peer.name, "why": wanted.why, **fields}
+        self._publisher.publish("budgets", body)
+        return self._limits.model_dump(mode="json")
 
     def _beat(self, peer: Peer, asked: Asked) -> dict[str, Any]:
         beat = Beat.model_validate(asked.request.args)
@@ -409,7 +451,7 @@ class Service:
             lease = self._book.current
             why = None if lease is None else lease.ends_because(now_s)
             if why:
-                self._book.end(why)
+                self._end(why)
                 self._hold = why
             return why
 
@@ -439,7 +481,7 @@ class Service:
             return
         self._closing.set()
         with self._lock:
-            self._book.end("the server stops")
+            self._end("the server stops")
         self._stop("the server stops")
         self._jobs.put(None)
         for thread in self._threads:

@@ -1,7 +1,7 @@
 """A session at an instrument: adapter, dose ledger, gate and scan files, opened and closed as one.
 
-In process here.  Nothing assumes it: the ledger and the scan writer sit next to the adapter, the
-clock comes from the adapter, scans return receipts.
+In process, or behind a hardware server: the ledger and the scan writer sit next to the adapter,
+the clock comes from the adapter, scans return receipts.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from controller.backends.registry import OptionValue, load_adapter_factory
 from controller.hardware.clock import Clock
 from controller.hardware.contract import Adapter, DoseAuditor, Microscope
 from controller.hardware.values import StageLimits
+from controller.hardware.wire.endpoints import load_keys
 from controller.safety.dose import DoseLedger
 from controller.safety.gate import GuardedMicroscope
 from controller.safety.limits import DoseLimits
+from controller.server.client import RemoteMicroscope, connect
 from controller.server.scan_sink import NativeScanSink
 
 LEDGER_FILE = "ledger.sqlite"
@@ -116,6 +118,75 @@ def open_session(  # noqa: PLR0913  (the parts of a session, each named once)
         )
         opening.callback(_blank, microscope)
         return Session(microscope, ledger, run_dir, opening.pop_all())
+
+
+@dataclass
+class RemoteSession:
+    """An instrument behind a hardware server, driven under a lease while it is open."""
+
+    microscope: RemoteMicroscope
+    _closing: ExitStack
+
+    @property
+    def clock(self) -> Clock:
+        """The clock of the instrument."""
+        return self.microscope.clock
+
+    def close(self) -> None:
+        """Let go: the server blanks and halts. Idempotent."""
+        self._closing.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_remote_session(
+    options: Mapping[str, OptionValue],
+    *,
+    dose_limits: DoseLimits,
+    plan_limits: StageLimits | None = None,
+    auditor: DoseAuditor | None = None,
+    most_s_per_step: float | None = None,
+) -> RemoteSession:
+    """Drive the instrument behind a hardware server, under the plan's limits inside its own.
+
+    Parameters
+    ----------
+    options
+        ``url``, and with keys ``key`` (this client's secret file) and ``server_key``.
+
+    Raises
+    ------
+    ValueError
+        Options that are not these, or files that hold no keys.
+    UnreachableError, NotAuthorisedError, LeaseLostError, LimitError
+        As `client.connect` and `client.RemoteMicroscope.drive`.
+    """
+    unknown = set(options) - {"url", "key", "server_key"}
+    url, key, server_key = (options.get(name) for name in ("url", "key", "server_key"))
+    if unknown or not isinstance(url, str) or (key is None) != (server_key is None):
+        raise ValueError(
+            f"an instrument behind a server takes the options url and, together, key and "
+            f"server_key; got {dict(options)}"
+        )
+    keys = None if key is None else load_keys(Path(str(key)), Path(str(server_key)))
+    with ExitStack() as opening:
+        microscope = opening.enter_context(connect(url, keys=keys, name="agent", role="agent"))
+        microscope.auditor = auditor
+        opening.enter_context(
+            microscope.drive(
+                budgets=dose_limits, stage_limits=plan_limits, most_s_per_step=most_s_per_step
+            )
+        )
+        return RemoteSession(microscope, opening.pop_all())
 
 
 def _blank(microscope: Microscope) -> None:

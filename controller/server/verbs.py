@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Annotated, Any
+from uuid import UUID
 
 from pydantic import Field, ValidationError
 
-from controller.hardware.errors import RefusedError
 from controller.hardware.values import (
     Approach,
     Exposure,
@@ -21,11 +21,11 @@ from controller.hardware.values import (
     Frame,
     Frozen,
     LongOperation,
-    NonNegative,
     OpticsChange,
     PartialPose,
     Positive,
     Settle,
+    StageLimits,
 )
 from controller.hardware.wire.message import Array
 from controller.hardware.wire.picture import picture_out
@@ -62,6 +62,10 @@ class TakeLease(Frozen):
 
     by_force: bool = False
     most_s_per_step: Positive | None = None
+    budgets: DoseLimits | None = None
+    """Of the plan: they hold inside the server's, as long as the lease does."""
+    stage_limits: StageLimits | None = None
+    """Of the plan, likewise."""
 
 
 class Beat(Frozen):
@@ -111,6 +115,12 @@ class VerifyBlanker(Frozen):
     duration_s: Positive = 1.0
 
 
+class OfExposure(Frozen):
+    """One exposure by its id."""
+
+    exposure_id: UUID
+
+
 class Why(Frozen):
     """A reason, for the log."""
 
@@ -121,8 +131,8 @@ class Budgets(Frozen):
     """Limits of the dose ledger, in e/Å² per cell of the specimen."""
 
     specimen_e_per_A2: Positive
-    before_scan_e_per_A2: NonNegative
-    data_e_per_A2: NonNegative
+    before_scan_e_per_A2: Positive
+    data_e_per_A2: Positive
     why: Annotated[str, Field(min_length=3, max_length=500)]
 
 
@@ -176,6 +186,18 @@ def _dose(microscope: GuardedMicroscope, point: Point) -> Answer:
     return {purpose.value: value for purpose, value in reading.by_purpose.items()}, []
 
 
+def _record(microscope: GuardedMicroscope, asked: OfExposure) -> Answer:
+    record = microscope.ledger.record(asked.exposure_id)
+    if record is None:
+        return None, []
+    return {
+        "state": record.state.value,
+        "charged_e_per_A2": record.charged_e_per_A2,
+        "outcome": record.outcome,
+        "utc": record.utc,
+    }, []
+
+
 def _sleep(microscope: GuardedMicroscope, wanted: Sleep) -> Answer:
     microscope.clock.sleep(wanted.duration_s)
     return None, []
@@ -188,22 +210,6 @@ def _stop(microscope: GuardedMicroscope, reason: Why) -> Answer:
 
 def _budgets(microscope: GuardedMicroscope, _: Frozen) -> Answer:
     return microscope.ledger.limits.model_dump(mode="json"), []
-
-
-def _set_budgets(microscope: GuardedMicroscope, wanted: Budgets) -> Answer:
-    try:
-        limits = DoseLimits(
-            specimen_e_per_A2=wanted.specimen_e_per_A2,
-            before_scan_e_per_A2=wanted.before_scan_e_per_A2,
-            data_e_per_A2=wanted.data_e_per_A2,
-            area_e_per_A2=microscope.ledger.limits.area_e_per_A2,
-        )
-    except ValueError as error:
-        raise RefusedError(
-            f"these budgets contradict each other: {error}; kept as they were"
-        ) from (error)
-    microscope.ledger.limits = limits
-    return _budgets(microscope, wanted)
 
 
 def _move(microscope: GuardedMicroscope, move: Move) -> Answer:
@@ -231,8 +237,8 @@ VERBS: dict[str, Verb] = {
         Verb("column.health", Nothing, _QUERY, _WATCH, lambda m, _: _json(m.column.health())),
         Verb("forecast", Exposure, _QUERY, _WATCH, lambda m, e: (m.forecast(e), [])),
         Verb("dose", Point, _QUERY, _WATCH, _dose),
+        Verb("ledger.record", OfExposure, _QUERY, _WATCH, _record),
         Verb("budgets.get", Nothing, _QUERY, _WATCH, _budgets),
-        Verb("budgets.set", Budgets, _QUERY, Right.BUDGETS, _set_budgets),
         Verb("clock.now", Nothing, Lane.INLINE, _WATCH, lambda m, _: (m.clock.now_s(), [])),
         Verb(
             "clock.utc", Nothing, Lane.INLINE, _WATCH, lambda m, _: (m.clock.utc().isoformat(), [])
@@ -263,4 +269,5 @@ VERBS: dict[str, Verb] = {
         Verb("stop", Why, Lane.SAFETY, Right.STOP, _stop),
     )
 }
-"""Verbs that act on the microscope; ``hello``, ``lease.*`` and ``beat`` are the service's own."""
+"""Verbs that act on the microscope; the service itself knows ``hello``, ``beat``, ``lease.take``,
+``lease.release``, ``budgets.set`` and ``service.state``."""
