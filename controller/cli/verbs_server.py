@@ -68,6 +68,18 @@ def status(
     status_command(hardware, key=key, server_key=server_key, watch=watch, as_json=as_json)
 
 
+@app.command()
+def ledger(
+    path: Annotated[Path, typer.Argument(help="Run folder, or a ledger.sqlite.")],
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a table here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what every area was charged, and export every exposure; also while a run goes on."""
+    ledger_command = verb("ledger", "ledger_command")
+
+    ledger_command(path, csv_file=csv_file, as_json=as_json)
+
+
 @keys_app.command("new")
 def keys_new(
     name: Annotated[str, typer.Argument(help="Whose: a machine or a person.")],

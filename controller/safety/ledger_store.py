@@ -174,31 +174,7 @@ class LedgerStore:
 
     def records(self) -> list[LedgerRecord]:
         """All bookings with their latest state, in the order they were booked."""
-        rows = self._db.execute(
-            "SELECT b.exposure_id, b.area, b.purpose, b.reserved_e_per_A2, b.footprint, b.request,"
-            " b.utc, s.state, s.charged_e_per_A2, s.outcome, s.utc FROM bookings b"
-            " JOIN states s ON s.sequence ="
-            " (SELECT MAX(sequence) FROM states WHERE exposure_id = b.exposure_id)"
-            " ORDER BY (SELECT MIN(sequence) FROM states WHERE exposure_id = b.exposure_id)"
-        ).fetchall()
-        return [
-            LedgerRecord(
-                Booking(
-                    UUID(r[0]),
-                    r[1],
-                    Purpose(r[2]),
-                    r[3],
-                    Footprint.model_validate_json(r[4]),
-                    r[5],
-                    r[6],
-                ),
-                ChargeState(r[7]),
-                r[8],
-                r[9],
-                r[10],
-            )
-            for r in rows
-        ]
+        return _records(self._db)
 
     def conclude(self, exposure_id: UUID, receipt: str) -> None:
         """Keep what an exposure brought, as JSON; durable when this returns."""
@@ -233,6 +209,54 @@ class LedgerStore:
                 f"not booked, so no beam may be opened on it. Free the disk or repair the file.",
                 vendor_text=str(problem),
             ) from problem
+
+
+def read_ledger(path: Path) -> list[LedgerRecord]:
+    """What a ledger holds, whoever writes it meanwhile; in the order of the bookings.
+
+    Raises
+    ------
+    StorageError
+        No such file, or no dose ledger.
+    """
+    if not path.is_file():
+        raise StorageError(f"{path} is no file; name a run folder or its ledger.sqlite")
+    try:
+        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        try:
+            return _records(db)
+        finally:
+            db.close()
+    except (sqlite3.Error, ValueError) as problem:
+        raise StorageError(f"{path} cannot be read as a dose ledger ({problem})") from problem
+
+
+def _records(db: sqlite3.Connection) -> list[LedgerRecord]:
+    rows = db.execute(
+        "SELECT b.exposure_id, b.area, b.purpose, b.reserved_e_per_A2, b.footprint, b.request,"
+        " b.utc, s.state, s.charged_e_per_A2, s.outcome, s.utc FROM bookings b"
+        " JOIN states s ON s.sequence ="
+        " (SELECT MAX(sequence) FROM states WHERE exposure_id = b.exposure_id)"
+        " ORDER BY (SELECT MIN(sequence) FROM states WHERE exposure_id = b.exposure_id)"
+    ).fetchall()
+    return [
+        LedgerRecord(
+            Booking(
+                UUID(r[0]),
+                r[1],
+                Purpose(r[2]),
+                r[3],
+                Footprint.model_validate_json(r[4]),
+                r[5],
+                r[6],
+            ),
+            ChargeState(r[7]),
+            r[8],
+            r[9],
+            r[10],
+        )
+        for r in rows
+    ]
 
 
 def _state_row(record: LedgerRecord) -> tuple[str, tuple[object, ...]]:
