@@ -53,7 +53,7 @@ def test_it_sums_by_area_and_writes_every_exposure(run: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "T01          align 0.75" in result.output
     assert "2 of unknown end" in result.output
-    rows = list(csv.DictReader(table.open()))
+    rows = list(csv.DictReader(table.read_text().splitlines()))
     assert [row["state"] for row in rows] == ["settled", "unknown", "unknown"]
     assert float(rows[0]["charged_e_per_A2"]) == 0.125
     assert float(rows[0]["reserved_e_per_A2"]) == 0.25
