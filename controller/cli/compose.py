@@ -264,12 +264,13 @@ def run_night(
             if (
                 mode is RunMode.UNATTENDED
                 and not microscope.capabilities.simulated
-                and microscope.capabilities.dead_man == "none"
+                and microscope.capabilities.dead_man != "independent"
             ):
                 raise InputError(
                     "unattended runs are refused: nothing blanks the beam of this instrument if "
-                    "this program dies (capability dead_man is none)",
-                    "run with --supervised, or install a watchdog",
+                    "the program that holds it dies (capability dead_man is "
+                    f"{microscope.capabilities.dead_man})",
+                    "run with --supervised, or serve it with a watchdog (docs/server.md)",
                 )
             camera = detector_for(microscope.capabilities, Mode.IMAGE)
             with Journal(run_dir / "journal.jsonl", microscope.clock) as journal:

@@ -26,6 +26,7 @@ from controller.hardware.errors import (
     ProtocolError,
     RefusedError,
 )
+from controller.hardware.values import Frozen, OpticsState, StagePose
 from controller.hardware.wire.clocks import clock_facts
 from controller.hardware.wire.endpoints import Endpoints
 from controller.hardware.wire.message import PROTOCOL, Array
@@ -33,6 +34,7 @@ from controller.hardware.wire.responder import Asked, Responder, Sender
 from controller.safety.gate import GuardedMicroscope
 from controller.safety.limits import DoseLimits
 from controller.server.door import Door, check_door
+from controller.server.hand import HandWatch
 from controller.server.lease import TTL_S, Lease, LeaseBook
 from controller.server.publisher import Publisher
 from controller.server.roles import Right, may
@@ -104,6 +106,7 @@ class Service:
         self._urgent = threading.BoundedSemaphore(SAFETY_AT_ONCE)
         self._closing = threading.Event()
         self._limits = microscope.ledger.limits
+        self._hand = HandWatch(microscope.capabilities)
         self._own = {
             "service.state": lambda peer, asked: self.state(),
             "lease.take": self._take,
@@ -170,6 +173,7 @@ class Service:
             "busy": "" if busy is None else busy[0].says,
             "working_on": "" if busy is None else str(busy[2].request.id),
             "safe_hold": hold,
+            "by_hand": self._hand.what,
             "refused": self.security.refused,
             "sessions": self._sessions.count(),
         }
@@ -365,6 +369,7 @@ class Service:
         arguments = verb.arguments(asked.request.args)
         with self._lock:
             self._book.check(peer.session, asked.request.epoch)
+            self._hand.check(time.monotonic(), verb.says)
             if self._busy is not None:
                 raise ModeError(
                     f"{verb.says} was refused: {self._busy[0].says} is under way; nothing was "
@@ -378,6 +383,7 @@ class Service:
         while (job := self._jobs.get()) is not None:
             verb, arguments, asked, peer = job
             said = _Said(asked, self._sessions, peer)
+            self._hand.ours()
             try:
                 with self._lock:
                     self._book.check(peer.session, asked.request.epoch)
@@ -392,6 +398,7 @@ class Service:
                     self._publisher.publish("frame", result["frame"], arrays)
 
     def _idle(self) -> None:
+        self._hand.ours()
         with self._lock:
             self._busy = None
 
@@ -463,17 +470,29 @@ class Service:
     def _report(self) -> None:
         """Publish the state."""
         while not self._closing.wait(STATUS_S):
+            generation = self._hand.generation
             body: dict[str, Any] = {"service": self.state()}
-            for name, read in (
+            read: dict[str, Frozen] = {}
+            for name, ask in (
                 ("pose", lambda: self._microscope.stage.pose()),
                 ("optics", lambda: self._microscope.optics.state()),
                 ("health", lambda: self._microscope.column.health()),
             ):
                 try:
-                    body[name] = read().model_dump(mode="json")
+                    read[name] = ask()
+                    body[name] = read[name].model_dump(mode="json")
                 except MicroscopeError as problem:
                     body[name] = {"error": problem.code, "message": str(problem)}
             self._publisher.publish("status", body)
+            if not body["service"]["busy"]:
+                self._watch_hands(read, generation)
+
+    def _watch_hands(self, read: dict[str, Frozen], generation: int) -> None:
+        pose, optics = read.get("pose"), read.get("optics")
+        if isinstance(pose, StagePose) and isinstance(optics, OpticsState):
+            changed = self._hand.look(pose, optics, time.monotonic(), generation=generation)
+            if changed:
+                self._publisher.publish("hand", {"changed": changed})
 
     def close(self) -> None:
         """Blank, halt, stop listening. Idempotent."""

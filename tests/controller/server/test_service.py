@@ -27,7 +27,7 @@ from controller.hardware.errors import (
     StoppedByOtherError,
     UnreachableError,
 )
-from controller.hardware.values import Exposure, Frame, PartialPose, Purpose
+from controller.hardware.values import Axis, Exposure, Frame, PartialPose, Purpose
 from controller.hardware.wire.endpoints import Endpoints, Keys
 from controller.hardware.wire.message import Notice, Reply, Request, decode, encode
 from controller.hardware.wire.requester import Requester
@@ -382,6 +382,21 @@ def test_a_link_cut_in_either_direction_blanks(
     assert took_s < 0.5 + 0.25 + (0.4 + 0.2 if direction == "down" else 0.0)
     assert isinstance(failed[0], ReplyTimeoutError)
     assert "outcome is unknown" in str(failed[0])
+
+
+def test_a_person_at_the_panel_has_precedence(bench: Bench) -> None:
+    bench.server.service._hand._quiet_s = 1.0
+    with bench.server.client() as microscope, microscope.drive():
+        microscope.stage.move(PartialPose(x_um=5.0))
+        time.sleep(0.6)
+        assert bench.server.service.state()["by_hand"] == "", "our own move is no hand"
+        leg = bench.fake.positions[Axis.Y]
+        leg.start = leg.target = 3.0
+        wait_for(lambda: bool(bench.server.service.state()["by_hand"]))
+        with pytest.raises(StoppedByOtherError, match=r"works at the panel \(y_um from 0 to 3"):
+            microscope.stage.move(PartialPose(x_um=6.0))
+        time.sleep(1.1)
+        microscope.stage.move(PartialPose(x_um=6.0))
 
 
 # --- messages ----------------------------------------------------------------------------------
