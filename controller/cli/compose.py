@@ -12,20 +12,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from controller.cli.output import InputError
 from controller.decision.approval import Approver, Unattended
 from controller.decision.illumination import detector_for
-from controller.decision.night import planned_tiles, run_identity, start_night
+from controller.decision.night import Parts, planned_tiles, run_identity, start_night
+from controller.decision.resume import Booked, Interrupted, read_interrupted, resume_night
 from controller.decision.rig import Eyes
 from controller.hardware.clock import Clock, VirtualClock, WallClock
+from controller.hardware.contract import Microscope
 from controller.hardware.errors import LimitError
-from controller.hardware.values import Exposure, Mode
+from controller.hardware.values import Exposure, Mode, ScanReceipt
 from controller.plan.feasibility import problems
 from controller.plan.run import PlanError, RunMode, RunPlan
 from controller.record.events import CalibrationAlarmed, ExposureMade, RunEnded
-from controller.record.journal import Entry, Journal
+from controller.record.journal import Entry, Journal, JournalError
 from controller.record.report import ReportResult, build_report
 from controller.record.store import RunStore
 from controller.safety.limits import DoseLimits
@@ -253,42 +255,98 @@ def run_night(
     if (run_dir / "journal.jsonl").exists():
         raise InputError(
             f"{run_dir} already holds a run; nothing was touched",
-            "give another --out, or read it with `lodestem report`",
+            "give another --out, go on with `lodestem run --resume`, or read it with "
+            "`lodestem report`",
         )
     run_dir.mkdir(parents=True, exist_ok=True)
+    return _carry_out(
+        plan, run_dir, None, mode=mode, approver=approver, eyes=eyes, listener=listener
+    )
+
+
+def resume_run(
+    run_dir: Path,
+    *,
+    mode: RunMode | None = None,
+    approver: Approver | None = None,
+    eyes: Eyes | None = None,
+    listener: Callable[[Entry], None] | None = None,
+) -> NightResult:
+    """Go on with a run that was interrupted, stopped or held, from its folder alone.
+
+    Reads the instrument anew, journals what only the dose ledger knows, looks at the map again at
+    low dose, and goes on with the queue.  No exposure whose outcome is unknown is repeated.
+
+    Parameters
+    ----------
+    mode
+        Default: as the run was started.
+
+    Raises
+    ------
+    InputError
+        No run there, a damaged journal, or one that has met its goals.
+    KeyboardInterrupt
+        Stopped by a person; the beam is blanked and the report is written.
+    """
+    try:
+        run = read_interrupted(run_dir)
+    except JournalError as error:
+        raise InputError(str(error), "nothing was touched") from error
+    last = run.entries[-1].event
+    if isinstance(last, RunEnded) and last.outcome in ("completed", "goals_missed"):
+        raise InputError(
+            f"the run in {run_dir} is over ({last.outcome}: {last.reason}); nothing was touched",
+            "start a new one",
+        )
+    return _carry_out(
+        run.plan,
+        run_dir,
+        run,
+        mode=mode or run.mode,
+        approver=approver,
+        eyes=eyes,
+        listener=listener,
+    )
+
+
+def _carry_out(
+    plan: RunPlan,
+    run_dir: Path,
+    run: Interrupted | None,
+    *,
+    mode: RunMode,
+    approver: Approver | None,
+    eyes: Eyes | None,
+    listener: Callable[[Entry], None] | None,
+) -> NightResult:
     auditor = JournalAuditor()
     eyes = eyes or shipped_eyes(plan)
     try:
         with open_instrument(plan, run_dir, auditor=auditor) as session:
             microscope = session.microscope
-            if (
-                mode is RunMode.UNATTENDED
-                and not microscope.capabilities.simulated
-                and microscope.capabilities.dead_man != "independent"
-            ):
-                raise InputError(
-                    "unattended runs are refused: nothing blanks the beam of this instrument if "
-                    "the program that holds it dies (capability dead_man is "
-                    f"{microscope.capabilities.dead_man})",
-                    "run with --supervised, or serve it with a watchdog (docs/server.md)",
-                )
+            _refuse_without_dead_man(microscope, mode)
             camera = detector_for(microscope.capabilities, Mode.IMAGE)
             with Journal(run_dir / "journal.jsonl", microscope.clock) as journal:
-                auditor.journal = journal
                 if listener is not None:
                     journal.listen(listener)
                 if isinstance(microscope, RemoteMicroscope):
                     journal.listen(progress_of(microscope))
-                loop = start_night(
-                    plan,
-                    microscope,
+                booked = [_booked(row) for row in session.bookings()] if run else []
+                auditor.journal = journal
+                verified = microscope.verify_blanker(camera.name).verified
+                parts = Parts(
                     journal=journal,
                     store=RunStore(run_dir),
                     eyes=eyes,
                     mode=mode,
                     approver=approver or Unattended(),
-                    blank_verified=microscope.verify_blanker(camera.name).verified,
+                    blank_verified=verified,
                 )
+                if run is None:
+                    loop = start_night(plan, microscope, parts)
+                else:
+                    loop = resume_night(run, microscope, booked=booked, parts=parts)
                 for alarm in calibration_alarms_now(session, plan):
                     journal.append(alarm)
                 with interruptible(lambda: microscope.stop("second interrupt")):
@@ -298,6 +356,27 @@ def run_night(
             build_report(run_dir)
         raise
     return NightResult(run_dir, ended, build_report(run_dir))
+
+
+def _booked(row: dict[str, Any]) -> Booked:
+    receipt = row["receipt"]
+    return Booked(
+        exposure=Exposure.model_validate_json(row["request"]),
+        state=row["state"],
+        charged_e_per_A2=row["charged_e_per_A2"],
+        receipt=None if receipt is None else ScanReceipt.model_validate_json(receipt),
+    )
+
+
+def _refuse_without_dead_man(microscope: Microscope, mode: RunMode) -> None:
+    made = microscope.capabilities
+    if mode is not RunMode.UNATTENDED or made.simulated or made.dead_man == "independent":
+        return
+    raise InputError(
+        "unattended runs are refused: nothing blanks the beam of this instrument if the program "
+        f"that holds it dies (capability dead_man is {made.dead_man})",
+        "run with --supervised, or serve it with a watchdog (docs/server.md)",
+    )
 
 
 def progress_of(microscope: RemoteMicroscope) -> Callable[[Entry], None]:

@@ -62,8 +62,11 @@ def demo(
 
 @app.command()
 def run(
-    plan: Annotated[Path, typer.Argument(help="Plan file (YAML).")],
+    plan: Annotated[Path | None, typer.Argument(help="Plan file (YAML).")] = None,
     out: Out = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with the run in this folder instead of a plan.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the plan and print its forecast only.")
     ] = False,
@@ -80,7 +83,8 @@ def run(
 ) -> None:
     """Carry out a plan: unattended, supervised, or rehearsed on the simulator.
 
-    Examples: `lodestem run night.yaml --dry-run`, `lodestem run night.yaml --supervised`.
+    Examples: `lodestem run night.yaml --dry-run`, `lodestem run night.yaml --supervised`,
+    `lodestem run --resume runs/night` after a crash, a stop or a hold.
     Exits 0 when the goals are met, 5 when they are not, 6 when stopped by a person.
     """
     run_command = verb("night", "run_command")
@@ -88,6 +92,7 @@ def run(
     run_command(
         plan,
         out=out,
+        resume=resume,
         dry_run=dry_run,
         rehearse=scenario if rehearse else None,
         supervised=supervised,

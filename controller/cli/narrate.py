@@ -14,9 +14,11 @@ from controller.record.events import (
     BeamTilted,
     CalibrationAlarmed,
     Fault,
+    MapChecked,
     PosteriorUpdated,
     Reconstructed,
     RunEnded,
+    RunResumed,
     RunStarted,
     StepStarted,
     TargetEnded,
@@ -79,13 +81,19 @@ class Narrator:
             self._console.print(f"{_hours(entry.clock_s)}  {words}", markup=False, soft_wrap=True)
 
 
-def sentence(event: object) -> str:
+def sentence(event: object) -> str:  # noqa: C901  a table over the union
     """One line about an event worth a line; empty for the others."""
     match event:
         case RunStarted():
             banner = "SIMULATOR" if event.capabilities.simulated else "HARDWARE"
             model = f"{event.capabilities.vendor} {event.capabilities.model}"
             return f"{banner} {model}: {event.name}, {len(event.tiles)} survey tiles"
+        case RunResumed():
+            return f"resumed ({event.before}); {len(event.unknown)} exposures of unknown end"
+        case MapChecked():
+            dx, dy = event.shift_um
+            moved = f"moved by ({dx:+.2f}, {dy:+.2f}) um, correlation {event.correlation:.2f}"
+            return f"map {moved}" if event.found else f"MAP NOT FOUND: {event.reason}; {moved}"
         case TargetsChosen():
             return f"{len(event.targets)} crystals queued, {len(event.rejected)} left out"
         case TiltFitted() | BeamTilted() | PosteriorUpdated():

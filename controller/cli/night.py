@@ -9,11 +9,18 @@ from typing import Any
 import typer
 
 from controller.cli.approve import TerminalApprover
-from controller.cli.compose import JournalAuditor, NightResult, open_instrument, run_night
+from controller.cli.compose import (
+    JournalAuditor,
+    NightResult,
+    open_instrument,
+    resume_run,
+    run_night,
+)
 from controller.cli.narrate import Narrator
 from controller.cli.output import Exit, InputError, Output, command
 from controller.cli.plans import read_plan
 from controller.decision.night import planned_tiles
+from controller.decision.resume import read_interrupted
 from controller.plan.budget import Budget
 from controller.plan.demo import demo_plan
 from controller.plan.run import InstrumentPlan, RunMode, RunPlan
@@ -43,9 +50,10 @@ def demo_command(
         _finish(result, output)
 
 
-def run_command(
-    path: Path,
+def run_command(  # noqa: PLR0913  (the options of the command)
+    path: Path | None,
     *,
+    resume: Path | None = None,
     out: Path | None,
     dry_run: bool,
     rehearse: str | None,
@@ -56,6 +64,11 @@ def run_command(
 ) -> None:
     """Carry out, rehearse or only check a plan."""
     with command("run", as_json=as_json, quiet=quiet) as output:
+        if resume is not None:
+            _resume(resume, path, supervised, output)
+            return
+        if path is None:
+            raise InputError("give a plan, or --resume with the folder of a run")
         plan = read_plan(path)
         if seed is not None:
             plan = plan.replace(seed=seed)
@@ -73,6 +86,43 @@ def run_command(
             return
         result = _night(plan, out, mode, output)
         _finish(result, output)
+
+
+def _resume(run_dir: Path, path: Path | None, supervised: bool, output: Output) -> None:
+    if path is not None:
+        raise InputError("--resume takes the plan from the run folder; give no plan beside it")
+    plan = resumable_plan(run_dir)
+    approver = TerminalApprover() if supervised else None
+    with Narrator(output, plan) as narrator:
+        try:
+            result = resume_run(
+                run_dir,
+                mode=RunMode.SUPERVISED if supervised else None,
+                approver=approver,
+                listener=narrator,
+            )
+        except KeyboardInterrupt:
+            output.error(
+                "stopped",
+                f"stopped by a person; the beam is blanked and what came is in {run_dir}",
+                f"the report so far: {run_dir / 'report.html'}",
+            )
+            raise typer.Exit(Exit.STOPPED) from None
+    _finish(result, output)
+
+
+def resumable_plan(run_dir: Path) -> RunPlan:
+    """The plan of an interrupted run.
+
+    Raises
+    ------
+    InputError
+        There is none.
+    """
+    try:
+        return read_interrupted(run_dir).plan
+    except JournalError as error:
+        raise InputError(str(error), "nothing was touched") from error
 
 
 def report_command(run_dir: Path, *, open_it: bool, as_json: bool) -> None:

@@ -20,6 +20,17 @@ class SurveyTile:
 
 
 @dataclass(frozen=True)
+class CheckMap:
+    """Take a tile of the survey again, to see whether the specimen is where the map says."""
+
+    tile: int
+    frame: str
+    """Picture of the tile as it was."""
+    x_um: float
+    y_um: float
+
+
+@dataclass(frozen=True)
 class ChooseTargets:
     """Merge the picks of all tiles into the queue. No beam."""
 
@@ -160,6 +171,7 @@ class EndRun:
 
 Action = (
     SurveyTile
+    | CheckMap
     | ChooseTargets
     | Visit
     | Locate
@@ -176,7 +188,7 @@ Action = (
     | EndRun
 )
 
-NEEDS_APPROVAL = (SurveyTile, FindHeight, MeasurePattern, Tilt, UndoTilt, AcquireScan)
+NEEDS_APPROVAL = (SurveyTile, CheckMap, FindHeight, MeasurePattern, Tilt, UndoTilt, AcquireScan)
 """In supervised mode: whatever tilts the specimen, exposes it or scans it. A tracking picture
 belongs to the move that it follows; tilting the beam moves nothing and costs nothing."""
 

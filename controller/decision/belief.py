@@ -23,12 +23,14 @@ from controller.record.events import (
     HeightFound,
     InstrumentState,
     Located,
+    MapChecked,
     Moved,
     Pick,
     PosteriorUpdated,
     Reconstructed,
     RegionsFound,
     RunEnded,
+    RunResumed,
     RunStarted,
     ScanTaken,
     StepEnded,
@@ -107,6 +109,10 @@ class Belief:
 
     started: RunStarted | None = None
     tiles_done: frozenset[int] = frozenset()
+    tile_frames: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Picture of each surveyed tile."""
+    map_open: bool = False
+    """The run was interrupted, and nobody has looked whether the specimen is where it was."""
     picks: tuple[tuple[int, Pick], ...] = ()
     chosen: bool = False
     targets: Mapping[str, Target] = field(default_factory=lambda: _NOTHING)
@@ -157,7 +163,7 @@ def fold(events: Iterable[Event], belief: Belief | None = None) -> Belief:
     return belief
 
 
-def update(belief: Belief, event: Event) -> Belief:
+def update(belief: Belief, event: Event) -> Belief:  # noqa: C901  a table over the union
     """Belief after one more event."""
     belief = replace(belief, revision=belief.revision + 1)
     match event:
@@ -168,6 +174,10 @@ def update(belief: Belief, event: Event) -> Belief:
                 pose=event.pose,
                 asked_deg=(event.pose.alpha_deg, event.pose.beta_deg or 0.0),
             )
+        case RunResumed():
+            return _resumed(belief, event)
+        case MapChecked():
+            return _map_checked(belief, event)
         case ExposureMade():
             return _charged(belief, event)
         case Answered():
@@ -176,8 +186,12 @@ def update(belief: Belief, event: Event) -> Belief:
             return _step_started(belief, event)
         case RegionsFound():
             found = tuple((event.tile, pick) for pick in event.picks)
+            frames = dict(belief.tile_frames) | {event.tile: event.frame}
             return replace(
-                belief, tiles_done=belief.tiles_done | {event.tile}, picks=belief.picks + found
+                belief,
+                tiles_done=belief.tiles_done | {event.tile},
+                tile_frames=MappingProxyType(frames),
+                picks=belief.picks + found,
             )
         case TargetsChosen():
             targets = {
@@ -204,6 +218,51 @@ def update(belief: Belief, event: Event) -> Belief:
             return replace(belief, ended=event)
         case _:
             return _target_event(belief, event)
+
+
+def _resumed(belief: Belief, event: RunResumed) -> Belief:
+    """What holds after an interruption: the past, but not where things stand."""
+    belief = replace(
+        belief,
+        pose=event.pose,
+        asked_deg=(event.pose.alpha_deg, event.pose.beta_deg or 0.0),
+        read_deg=(),
+        faults_in_a_row=0,
+        held="",
+        ended=None,
+        map_open=bool(belief.tile_frames),
+    )
+    target = belief.find(belief.active)
+    if target is None or target.scan is not None:
+        return belief  # a scan that is there only waits to be looked at
+    again = Target(
+        target.name,
+        target.pick,
+        x_um=target.pick.x_um,
+        y_um=target.pick.y_um,
+        visited=target.visited,
+        prior=belief.instrument,
+        faults=target.faults,
+    )
+    return replace(_with(belief, again), active=None)
+
+
+def _map_checked(belief: Belief, event: MapChecked) -> Belief:
+    """Everything that is still to be gone to moves with the specimen."""
+    if not event.found:
+        return replace(belief, held=f"the map was not found again: {event.reason}")
+    dx_um, dy_um = event.shift_um
+    targets = {
+        name: replace(target, x_um=target.x_um + dx_um, y_um=target.y_um + dy_um)
+        if target.status == "queued"
+        else target
+        for name, target in belief.targets.items()
+    }
+    picks = tuple(
+        (tile, pick.replace(x_um=pick.x_um + dx_um, y_um=pick.y_um + dy_um))
+        for tile, pick in belief.picks
+    )
+    return replace(belief, map_open=False, targets=MappingProxyType(targets), picks=picks)
 
 
 def _step_started(belief: Belief, event: StepStarted) -> Belief:

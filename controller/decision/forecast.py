@@ -5,6 +5,7 @@ from __future__ import annotations
 from controller.decision.actions import (
     AcquireScan,
     Action,
+    CheckMap,
     FindHeight,
     Locate,
     MeasurePattern,
@@ -20,7 +21,7 @@ def cost_e_per_A2(rig: Rig, action: Action) -> float:
     """Fluence that `action` will book where it exposes, in e/A2; 0 if it opens no beam."""
     plan = rig.plan
     match action:
-        case SurveyTile():
+        case SurveyTile() | CheckMap():
             planned = plan.survey.fluence_e_per_A2
         case Locate():
             planned = plan.tracking.fluence_e_per_A2

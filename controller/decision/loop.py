@@ -63,17 +63,26 @@ class AgentLoop:
         What steps may touch; its ``emit`` must be this loop's journal (see :func:`make_loop`).
     belief
         Folded from the journal so far; holds at least ``run_started``.
+    used_s
+        Time that earlier sessions of this run took.
     """
 
     def __init__(
-        self, rig: Rig, journal: Journal, belief: Belief, *, mode: RunMode, approver: Approver
+        self,
+        rig: Rig,
+        journal: Journal,
+        belief: Belief,
+        *,
+        mode: RunMode,
+        approver: Approver,
+        used_s: float = 0.0,
     ) -> None:
         self._rig = rig
         self._journal = journal
         self._belief = belief
         self._mode = mode
         self._approver = approver
-        self._start_s = rig.microscope.clock.now_s()
+        self._start_s = rig.microscope.clock.now_s() - used_s
         journal.listen(self._fold)
 
     @property

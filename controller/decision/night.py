@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from importlib.metadata import version
 from uuid import UUID, uuid5
 
@@ -20,6 +21,19 @@ from controller.record.journal import Journal
 from controller.record.store import RunStore
 
 _RUNS = UUID("c0a1f5f2-3c0f-5d0e-8a38-9b8f5a1d7e11")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a night needs besides plan and microscope."""
+
+    journal: Journal
+    store: RunStore
+    eyes: Eyes
+    mode: RunMode
+    approver: Approver
+    blank_verified: bool
+    """By a dark frame at the start of this session."""
 
 
 def run_identity(plan: RunPlan) -> str:
@@ -50,13 +64,7 @@ def planned_tiles(
 def start_night(
     plan: RunPlan,
     microscope: Microscope,
-    *,
-    journal: Journal,
-    store: RunStore,
-    eyes: Eyes,
-    mode: RunMode,
-    approver: Approver,
-    blank_verified: bool,
+    parts: Parts,
 ) -> AgentLoop:
     """Journal the start and hand back a loop that is ready to run.
 
@@ -66,17 +74,17 @@ def start_night(
     rig = Rig(
         plan=plan,
         microscope=microscope,
-        eyes=eyes,
-        store=store,
-        emit=journal.append,
+        eyes=parts.eyes,
+        store=parts.store,
+        emit=parts.journal.append,
         new_id=ExposureIds(run_id),
     )
-    loop = AgentLoop(rig, journal, Belief(), mode=mode, approver=approver)
-    journal.append(
+    loop = AgentLoop(rig, parts.journal, Belief(), mode=parts.mode, approver=parts.approver)
+    parts.journal.append(
         RunStarted(
             run_id=run_id,
             name=plan.name,
-            mode=mode.value,
+            mode=parts.mode.value,
             seed=plan.seed,
             plan=plan.model_dump(mode="json", by_alias=True),
             plan_fingerprint=plan.fingerprint(),
@@ -85,9 +93,9 @@ def start_night(
             stage_limits=microscope.stage.limits(),
             pose=microscope.stage.pose(),
             optics=microscope.optics.state(),
-            blank_verified=blank_verified,
+            blank_verified=parts.blank_verified,
             program_version=version("lodestem"),
-            model_hash=eyes.picker.model_hash,
+            model_hash=parts.eyes.picker.model_hash,
             tiles=planned_tiles(plan, microscope.capabilities, microscope.calibration),
         )
     )

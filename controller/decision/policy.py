@@ -14,6 +14,7 @@ import numpy as np
 from controller.decision import dose_plan
 from controller.decision.actions import (
     AcquireScan,
+    CheckMap,
     ChooseTargets,
     ChooseZone,
     Decision,
@@ -76,6 +77,8 @@ def decide(plan: RunPlan, belief: Belief, clock_s: float) -> Decision:
         return Decision(_end(plan, belief, reason), reason)
     if belief.active is not None:
         return _for_target(plan, belief, belief.target(belief.active), started)
+    if belief.map_open and _is_more_to_do(plan, belief, started):
+        return _check_map(belief, started)
     for tile, (x_um, y_um) in enumerate(started.tiles):
         if tile not in belief.tiles_done:
             n = len(started.tiles)
@@ -83,6 +86,27 @@ def decide(plan: RunPlan, belief: Belief, clock_s: float) -> Decision:
     if not belief.chosen:
         return Decision(ChooseTargets(), f"{len(belief.picks)} picks in all tiles to be merged")
     return _next_target(plan, belief)
+
+
+def _is_more_to_do(plan: RunPlan, belief: Belief, started: RunStarted) -> bool:
+    """Whether anything is left for which the map is needed."""
+    if len(belief.tiles_done) < len(started.tiles) or not belief.chosen:
+        return True
+    return not isinstance(_next_target(plan, belief).action, EndRun)
+
+
+def _check_map(belief: Belief, started: RunStarted) -> Decision:
+    """The tile of the crystal that comes next, or any."""
+    queued = next((t for t in belief.targets.values() if t.status == "queued"), None)
+    frame = None if queued is None else queued.pick.frame
+    tile = next(
+        (t for t, f in belief.tile_frames.items() if f == frame), next(iter(belief.tile_frames))
+    )
+    x_um, y_um = started.tiles[tile]
+    return Decision(
+        CheckMap(tile, belief.tile_frames[tile], x_um, y_um),
+        f"the run was interrupted: see whether tile {tile + 1} is where it was",
+    )
 
 
 def _next_target(plan: RunPlan, belief: Belief) -> Decision:

@@ -47,6 +47,36 @@ class RunStarted(Frozen):
     """Centres of the survey tiles, stage um."""
 
 
+class RunResumed(Frozen):
+    """A run that was interrupted goes on, from what the instrument says now."""
+
+    kind: Literal["run_resumed"] = "run_resumed"
+    session: int
+    """1 is the start; this is at least the second."""
+    mode: str
+    pose: StagePose
+    optics: OpticsState
+    blank_verified: bool
+    program_version: str
+    before: str
+    """How the session before ended."""
+    unknown: tuple[str, ...] = ()
+    """Exposures whose end nobody saw: charged at their bound, never repeated."""
+
+
+class MapChecked(Frozen):
+    """A survey tile seen again: how far the specimen has moved against the map."""
+
+    kind: Literal["map_checked"] = "map_checked"
+    tile: int
+    frame: str
+    shift_um: tuple[float, float]
+    """Stage (x, y) from where things were to where they are."""
+    correlation: float
+    found: bool
+    reason: str = ""
+
+
 class StepStarted(Frozen):
     """A decision that is being carried out."""
 
@@ -446,6 +476,8 @@ class RunEnded(Frozen):
 
 Event = Annotated[
     RunStarted
+    | RunResumed
+    | MapChecked
     | StepStarted
     | Proposed
     | Answered

@@ -7,7 +7,7 @@ check is booked like an exposure, because it is one if the blanker lies.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from uuid import NAMESPACE_OID, uuid5
+from uuid import NAMESPACE_OID, UUID, uuid5
 
 import numpy as np
 
@@ -59,7 +59,7 @@ def check_darkness(
     """
     clock = adapter.clock
     exposure = Exposure(
-        exposure_id=uuid5(NAMESPACE_OID, f"blanker {clock.utc().isoformat()} {clock.now_s()!r}"),
+        exposure_id=_fresh_id(ledger, f"blanker {clock.utc().isoformat()} {clock.now_s()!r}"),
         area="blanker-check",
         purpose=Purpose.FOCUS,
         detector=detector,
@@ -126,3 +126,11 @@ def _open_electrons_per_pixel(now: Assessment, info: DetectorInfo, duration_s: f
         return evenly
     disc_nm2 = np.pi / 4 * now.optics.beam_diameter_nm**2
     return min(evenly, electrons * now.optics.pixel_size_nm**2 / float(disc_nm2))
+
+
+def _fresh_id(ledger: DoseLedger, moment: str) -> UUID:
+    """An id of that moment that the ledger does not know: virtual nights begin at the same one."""
+    number = 0
+    while ledger.record(found := uuid5(NAMESPACE_OID, f"{moment} {number}")) is not None:
+        number += 1
+    return found

@@ -392,6 +392,10 @@ class RemoteMicroscope:
         )
         return BlankerCheck(**answer)
 
+    def bookings(self) -> list[dict[str, Any]]:
+        """Everything in the server's ledger: request and receipt (JSON), state, charge in e/A2."""
+        return list(self._link.question("ledger.records")[0])
+
     def service_state(self) -> dict[str, Any]:
         """Who drives, what is under way, why nothing is; JSON."""
         return dict(self._link.question("service.state")[0])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from uuid import NAMESPACE_URL, uuid5
 
 from controller.backends.registry import OptionValue, load_adapter_factory
@@ -43,6 +43,18 @@ class Session:
     def clock(self) -> Clock:
         """The one clock of this session."""
         return self.microscope.clock
+
+    def bookings(self) -> list[dict[str, Any]]:
+        """Everything in the ledger: request and receipt (JSON), state, charge in e/A2."""
+        return [
+            {
+                "request": record.booking.request,
+                "state": record.state.value,
+                "charged_e_per_A2": record.charged_e_per_A2,
+                "receipt": self.ledger.conclusion(record.booking.exposure_id),
+            }
+            for record in self.ledger.records()
+        ]
 
     def close(self) -> None:
         """Blank, let go of the instrument, close the ledger. Idempotent."""
@@ -131,6 +143,10 @@ class RemoteSession:
     def clock(self) -> Clock:
         """The clock of the instrument."""
         return self.microscope.clock
+
+    def bookings(self) -> list[dict[str, Any]]:
+        """Everything in the server's ledger, as `Session.bookings`."""
+        return self.microscope.bookings()
 
     def close(self) -> None:
         """Let go: the server blanks and halts. Idempotent."""

@@ -198,6 +198,19 @@ def _record(microscope: GuardedMicroscope, asked: OfExposure) -> Answer:
     }, []
 
 
+def _records(microscope: GuardedMicroscope, _: Nothing) -> Answer:
+    ledger = microscope.ledger
+    return [
+        {
+            "request": record.booking.request,
+            "state": record.state.value,
+            "charged_e_per_A2": record.charged_e_per_A2,
+            "receipt": ledger.conclusion(record.booking.exposure_id),
+        }
+        for record in ledger.records()
+    ], []
+
+
 def _sleep(microscope: GuardedMicroscope, wanted: Sleep) -> Answer:
     microscope.clock.sleep(wanted.duration_s)
     return None, []
@@ -237,6 +250,7 @@ VERBS: dict[str, Verb] = {
         Verb("column.health", Nothing, _QUERY, _WATCH, lambda m, _: _json(m.column.health())),
         Verb("forecast", Exposure, _QUERY, _WATCH, lambda m, e: (m.forecast(e), [])),
         Verb("dose", Point, _QUERY, _WATCH, _dose),
+        Verb("ledger.records", Nothing, _QUERY, _WATCH, _records),
         Verb("ledger.record", OfExposure, _QUERY, _WATCH, _record),
         Verb("budgets.get", Nothing, _QUERY, _WATCH, _budgets),
         Verb("clock.now", Nothing, Lane.INLINE, _WATCH, lambda m, _: (m.clock.now_s(), [])),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from controller.decision.actions import (
     AcquireScan,
     Action,
+    CheckMap,
     ChooseTargets,
     ChooseZone,
     EndRun,
@@ -24,6 +25,7 @@ from controller.decision.belief import Belief
 from controller.decision.rig import Rig
 from controller.decision.steps.align import choose_zone, measure_pattern, tilt, tilt_beam
 from controller.decision.steps.follow import find_height, locate, visit
+from controller.decision.steps.resume import check_map
 from controller.decision.steps.scan import (
     acquire_scan,
     end_target,
@@ -43,6 +45,8 @@ def perform(action: Action, belief: Belief, rig: Rig) -> None:  # noqa: C901  a 
     match action:
         case SurveyTile():
             survey_tile(action, rig)
+        case CheckMap():
+            check_map(action, rig)
         case ChooseTargets():
             choose_targets(belief, rig)
         case Visit():

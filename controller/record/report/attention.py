@@ -75,12 +75,36 @@ def what_needs_you(night: Night) -> list[Need]:
     found = [
         *_of_the_record(night),
         *_of_the_end(night),
+        *_of_interruptions(night),
         *_of_faults(night),
         *_of_calibrations(night),
         *_of_targets(night),
     ]
     order = {"now": 0, "soon": 1, "note": 2}
     return sorted(found, key=lambda need: order[need.weight])
+
+
+def _of_interruptions(night: Night) -> list[Need]:
+    found = []
+    for entry, event in night.resumed:
+        unknown = (
+            f"; {len(event.unknown)} exposures of unknown end are charged at their bound"
+            if event.unknown
+            else ""
+        )
+        found.append(
+            Need("note", f"The run was resumed at {entry.utc[11:16]} UTC ({event.before}){unknown}",
+                 "Nothing was repeated; see the journal for what was taken up.")
+        )  # fmt: skip
+    for seen in night.maps_checked:
+        dx, dy = seen.shift_um
+        found.append(
+            Need("note" if seen.found else "now",
+                 f"The map was looked at again: moved by ({dx:+.2f}, {dy:+.2f}) um, correlation "
+                 f"{seen.correlation:.2f}" + (f"; {seen.reason}" if seen.reason else ""),
+                 "Doses are charged where the stage read-back says: a large shift blurs them.")
+        )  # fmt: skip
+    return found
 
 
 def _of_the_record(night: Night) -> list[Need]:

@@ -19,12 +19,14 @@ from controller.record.events import (
     ExposureMade,
     Fault,
     FrameStored,
+    MapChecked,
     Moved,
     Pick,
     Proposed,
     Reconstructed,
     RegionsFound,
     RunEnded,
+    RunResumed,
     RunStarted,
     ScanTaken,
     StepEnded,
@@ -155,6 +157,8 @@ class Night:
     """The latest state of every exposure, by identifier."""
     faults: list[tuple[Entry, Fault]] = field(default_factory=list)
     calibration_alarms: list[CalibrationAlarmed] = field(default_factory=list)
+    resumed: list[tuple[Entry, RunResumed]] = field(default_factory=list)
+    maps_checked: list[MapChecked] = field(default_factory=list)
     problem: str = ""
     """What is wrong with the journal itself."""
 
@@ -214,12 +218,17 @@ def fold(entries: Iterable[Entry]) -> Night:
     return night
 
 
-def _place(night: Night, entry: Entry, event: Event) -> None:
+def _place(night: Night, entry: Entry, event: Event) -> None:  # noqa: C901  a table
     match event:
         case RunStarted():
             night.started = night.started or event
         case RunEnded():
             night.ended = event
+        case RunResumed():
+            night.ended = None
+            night.resumed.append((entry, event))
+        case MapChecked():
+            night.maps_checked.append(event)
         case RegionsFound():
             night.regions.append(event)
         case FrameStored():
