@@ -28,6 +28,7 @@ from controller.plan.feasibility import problems
 from controller.plan.run import PlanError, RunMode, RunPlan
 from controller.record.events import CalibrationAlarmed, ExposureMade, RunEnded
 from controller.record.journal import Entry, Journal, JournalError
+from controller.record.notify.post import PostOffice
 from controller.record.report import ReportResult, build_report
 from controller.record.store import RunStore
 from controller.safety.limits import DoseLimits
@@ -327,7 +328,11 @@ def _carry_out(
             microscope = session.microscope
             _refuse_without_dead_man(microscope, mode)
             camera = detector_for(microscope.capabilities, Mode.IMAGE)
-            with Journal(run_dir / "journal.jsonl", microscope.clock) as journal:
+            with (
+                Journal(run_dir / "journal.jsonl", microscope.clock) as journal,
+                PostOffice(plan.notifications, plan.name, run_dir) as post,
+            ):
+                journal.listen(post)
                 if listener is not None:
                     journal.listen(listener)
                 if isinstance(microscope, RemoteMicroscope):

@@ -228,7 +228,7 @@ def config_schema() -> None:
 
 
 # they register themselves, after the verbs that --help should name first
-from controller.cli import verbs_calibrate, verbs_files, verbs_server  # noqa: E402, F401
+from controller.cli import verbs_calibrate, verbs_files, verbs_server, verbs_watch  # noqa: E402, F401
 
 
 def run_program() -> None:

@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from controller.hardware.values import Axis, Finite, Frozen, NonNegative, Positive, StageLimits
 from controller.plan.materials import MaterialError, load_material
+from controller.plan.notifications import NotificationPlan
 
 SCHEMA = "lodestem/plan/1"
 
@@ -283,6 +284,7 @@ class RunPlan(Frozen):
     limits: LimitsPlan = LimitsPlan()
     budget: BudgetPlan = BudgetPlan()
     approval: ApprovalPlan = ApprovalPlan()
+    notifications: NotificationPlan = NotificationPlan()
 
     model_config = Frozen.model_config | {"populate_by_name": True}
 

@@ -125,6 +125,6 @@ def test_a_folder_without_a_run_has_no_report(tmp_path: Path) -> None:
 def test_the_doctor_finds_this_installation_fit() -> None:
     done = lodestem("doctor", "--json")
     checks = {c["check"]: c for c in json.loads(done.stdout)["result"]["checks"]}
-    assert checks["instrument drivers"]["detail"] == "sim"
+    assert "sim" in checks["instrument drivers"]["detail"].split(", ")
     assert checks["region model"]["ok"]
     assert checks["package torch"]["ok"]
