@@ -35,6 +35,7 @@ EXTRAS = {
     "mrcfile": "models",
     "hdf5plugin": "recon",
     "numba": "align",
+    "sqlalchemy": "library",
 }
 """Which extra brings a package that the base install does without."""
 

@@ -6,6 +6,7 @@ call, and what a script of the user's may call.
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,6 +39,8 @@ from controller.server.session import RemoteSession, Session, open_remote_sessio
 if TYPE_CHECKING:
     from controller.calibration.entries import Conditions
 
+
+log = logging.getLogger("lodestem")
 
 OpenSession = Session | RemoteSession
 SERVER = "server"
@@ -360,7 +363,23 @@ def _carry_out(
         if (run_dir / "journal.jsonl").exists():
             build_report(run_dir)
         raise
-    return NightResult(run_dir, ended, build_report(run_dir))
+    report = build_report(run_dir)
+    shelve(plan, run_dir)
+    return NightResult(run_dir, ended, report)
+
+
+def shelve(plan: RunPlan, run_dir: Path) -> None:
+    """Add the run to the library of experiments; a library that fails costs no run."""
+    try:
+        from controller.record.library import Library, LibraryError, default_url
+    except ModuleNotFoundError:  # without the extra there is none
+        return
+    try:
+        shelf = Library(plan.library or default_url(run_dir))
+        shelf.add(run_dir)
+        shelf.close()
+    except LibraryError as error:
+        log.warning("the run is not in the library: %s", error)
 
 
 def _booked(row: dict[str, Any]) -> Booked:

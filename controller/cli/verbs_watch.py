@@ -48,3 +48,61 @@ def config_test_notifications(
     test_command = verb("watch", "test_command")
 
     test_command(path, as_json=as_json)
+
+
+library_app = typer.Typer(
+    help="Past runs and crystals, by material, conditions and outcome.", no_args_is_help=True
+)
+app.add_typer(library_app, name="library")
+Shelf = Annotated[
+    str, typer.Option("--library", help="Folder, file, or SQLAlchemy URL of the library.")
+]
+
+
+@library_app.command("find")
+def library_find(
+    material: Annotated[str | None, typer.Option(help="Such as UiO-66.")] = None,
+    status: Annotated[str | None, typer.Option(help="done, failed or skipped.")] = None,
+    at_best_A: Annotated[
+        float | None, typer.Option("--at-best-A", help="Resolution of at most this, in A.")
+    ] = None,
+    since: Annotated[str | None, typer.Option(help="UTC, such as 2026-11-01.")] = None,
+    instrument: Annotated[str | None, typer.Option(help="Part of its name.")] = None,
+    library: Shelf = "runs",
+    as_json: Json = False,
+) -> None:
+    """Find crystals, best resolution first."""
+    find_command = verb("library", "find_command")
+    wanted = verb("library", "Wanted")(
+        material=material,
+        status=status,
+        at_best_A=at_best_A,
+        since_utc=since,
+        instrument=instrument,
+    )
+
+    find_command(library, wanted, as_json=as_json)
+
+
+@library_app.command("add")
+def library_add(
+    run_dirs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    library: Shelf = "runs",
+    as_json: Json = False,
+) -> None:
+    """Add runs, or bring them up to date; `lodestem run` does so by itself."""
+    add_command = verb("library", "add_command")
+
+    add_command(run_dirs, library, as_json=as_json)
+
+
+@library_app.command("experience")
+def library_experience(
+    material: Annotated[str, typer.Argument(help="Such as UiO-66.")],
+    library: Shelf = "runs",
+    as_json: Json = False,
+) -> None:
+    """Say how a material fared under each condition of the scan."""
+    experience_command = verb("library", "experience_command")
+
+    experience_command(material, library, as_json=as_json)

@@ -285,6 +285,8 @@ class RunPlan(Frozen):
     budget: BudgetPlan = BudgetPlan()
     approval: ApprovalPlan = ApprovalPlan()
     notifications: NotificationPlan = NotificationPlan()
+    library: str | None = None
+    """SQLAlchemy URL of the library of experiments. Default: ``library.sqlite`` beside the run."""
 
     model_config = Frozen.model_config | {"populate_by_name": True}
 

@@ -9,6 +9,7 @@ import pytest
 from controller.cli.compose import dose_limits, run_night
 from controller.cli.output import InputError
 from controller.record.events import ExposureMade, ScanTaken
+from controller.record.library import Library, default_url
 from controller.safety.limits import DoseLimits
 from controller.server.session import open_session
 from tests.controller.server.serving import Keyring, served
@@ -43,6 +44,8 @@ def test_a_night_over_the_wire(tmp_path: Path) -> None:
             assert event.state == booked[exposure_id].state.value.upper()
         # the plan's budgets held inside the server's, and went with the lease
         assert session.ledger.limits == roomy
+        (shelved,) = Library(default_url(tmp_path / "run")).runs()
+        assert shelved["outcome"] == "completed"
         assert dose_limits(wanted).specimen_e_per_A2 < roomy.specimen_e_per_A2
 
 
