@@ -16,6 +16,7 @@ from controller.record.events import (
     Fault,
     MapChecked,
     PosteriorUpdated,
+    QueueChanged,
     Reconstructed,
     RunEnded,
     RunResumed,
@@ -90,6 +91,10 @@ def sentence(event: object) -> str:  # noqa: C901  a table over the union
             return f"{banner} {model}: {event.name}, {len(event.tiles)} survey tiles"
         case RunResumed():
             return f"resumed ({event.before}); {len(event.unknown)} exposures of unknown end"
+        case QueueChanged():
+            which = f" {event.target}" if event.target else ""
+            why = f": {event.reason}" if event.reason else ""
+            return f"QUEUE {event.what}{which} by {event.by}{why}"
         case MapChecked():
             dx, dy = event.shift_um
             moved = f"moved by ({dx:+.2f}, {dy:+.2f}) um, correlation {event.correlation:.2f}"

@@ -106,3 +106,79 @@ def library_experience(
     experience_command = verb("library", "experience_command")
 
     experience_command(material, library, as_json=as_json)
+
+
+queue_app = typer.Typer(
+    help="The queue of a run: list it, and change it while it runs.", no_args_is_help=True
+)
+app.add_typer(queue_app, name="queue")
+Reason = Annotated[str, typer.Option(help="Kept in the journal.")]
+Crystal = Annotated[str, typer.Argument(help="Such as T03.")]
+
+
+def _ask(run_dir: Path, as_json: bool, **fields: object) -> None:
+    ask_command = verb("queue", "ask_command")
+
+    ask_command(run_dir, fields, as_json=as_json)
+
+
+@queue_app.command("list")
+def queue_list(run_dir: RunFolder, as_json: Json = False) -> None:
+    """Print the crystals in the order in which they are gone to, done ones included."""
+    list_command = verb("queue", "list_command")
+
+    list_command(run_dir, as_json=as_json)
+
+
+@queue_app.command("pause")
+def queue_pause(run_dir: RunFolder, reason: Reason = "", as_json: Json = False) -> None:
+    """Wait after the present step, beam blanked, until `queue go-on`."""
+    _ask(run_dir, as_json, what="pause", reason=reason)
+
+
+@queue_app.command("go-on")
+def queue_go_on(run_dir: RunFolder, reason: Reason = "", as_json: Json = False) -> None:
+    """Go on after a pause."""
+    _ask(run_dir, as_json, what="go_on", reason=reason)
+
+
+@queue_app.command("finish")
+def queue_finish(run_dir: RunFolder, reason: Reason = "", as_json: Json = False) -> None:
+    """End the run after the crystal that is being worked on."""
+    _ask(run_dir, as_json, what="finish", reason=reason)
+
+
+@queue_app.command("skip")
+def queue_skip(
+    run_dir: RunFolder, crystal: Crystal, reason: Reason = "", as_json: Json = False
+) -> None:
+    """Leave a crystal, also the one that is being worked on."""
+    _ask(run_dir, as_json, what="skip", target=crystal, reason=reason)
+
+
+@queue_app.command("first")
+def queue_first(
+    run_dir: RunFolder, crystal: Crystal, reason: Reason = "", as_json: Json = False
+) -> None:
+    """Go to this crystal next."""
+    _ask(run_dir, as_json, what="first", target=crystal, reason=reason)
+
+
+@queue_app.command("last")
+def queue_last(
+    run_dir: RunFolder, crystal: Crystal, reason: Reason = "", as_json: Json = False
+) -> None:
+    """Go to this crystal after all others."""
+    _ask(run_dir, as_json, what="last", target=crystal, reason=reason)
+
+
+@queue_app.command("add")
+def queue_add(
+    run_dir: RunFolder,
+    x_um: Annotated[float, typer.Argument(help="On the specimen, in um.")],
+    y_um: Annotated[float, typer.Argument(help="On the specimen, in um.")],
+    reason: Reason = "",
+    as_json: Json = False,
+) -> None:
+    """Go next to a crystal that you point at; it must lie in a surveyed tile."""
+    _ask(run_dir, as_json, what="add", x_um=x_um, y_um=y_um, reason=reason)

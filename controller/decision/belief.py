@@ -27,6 +27,7 @@ from controller.record.events import (
     Moved,
     Pick,
     PosteriorUpdated,
+    QueueChanged,
     Reconstructed,
     RegionsFound,
     RunEnded,
@@ -132,6 +133,10 @@ class Belief:
     faults_in_a_row: int = 0
     held: str = ""
     """Why the run holds, if it does."""
+    paused: str = ""
+    """Who asked to wait, and why; empty: nobody."""
+    finish_asked: str = ""
+    """Who asked to finish after the present crystal."""
     ended: RunEnded | None = None
     revision: int = 0
     """Counts events; an approval is bound to it."""
@@ -178,6 +183,8 @@ def update(belief: Belief, event: Event) -> Belief:  # noqa: C901  a table over 
             return _resumed(belief, event)
         case MapChecked():
             return _map_checked(belief, event)
+        case QueueChanged():
+            return _queue_changed(belief, event)
         case ExposureMade():
             return _charged(belief, event)
         case Answered():
@@ -229,6 +236,8 @@ def _resumed(belief: Belief, event: RunResumed) -> Belief:
         read_deg=(),
         faults_in_a_row=0,
         held="",
+        paused="",
+        finish_asked="",
         ended=None,
         map_open=bool(belief.tile_frames),
     )
@@ -263,6 +272,34 @@ def _map_checked(belief: Belief, event: MapChecked) -> Belief:
         for tile, pick in belief.picks
     )
     return replace(belief, map_open=False, targets=MappingProxyType(targets), picks=picks)
+
+
+def _queue_changed(belief: Belief, event: QueueChanged) -> Belief:
+    """The queue as a person wants it."""
+    asked = f"{event.by} asked for it" + (f": {event.reason}" if event.reason else "")
+    targets = dict(belief.targets)
+    target = None if event.target is None else targets.get(event.target)
+    match event.what:
+        case "pause":
+            return replace(belief, paused=asked)
+        case "go_on":
+            return replace(belief, paused="")
+        case "finish":
+            return replace(belief, finish_asked=asked)
+        case "add" if event.pick is not None and event.target is not None:
+            pick = event.pick
+            added = Target(event.target, pick, x_um=pick.x_um, y_um=pick.y_um)
+            return replace(belief, targets=MappingProxyType({event.target: added} | targets))
+        case "skip" if target is not None and target.status == "active":
+            return _with(belief, replace(target, rejected=asked))
+        case "first" if target is not None:
+            del targets[target.name]
+            return replace(belief, targets=MappingProxyType({target.name: target} | targets))
+        case "last" if target is not None:
+            del targets[target.name]
+            return replace(belief, targets=MappingProxyType(targets | {target.name: target}))
+        case _:
+            return belief
 
 
 def _step_started(belief: Belief, event: StepStarted) -> Belief:

@@ -25,6 +25,7 @@ from controller.decision.approval import Answer, Approver, Proposal, must_ask
 from controller.decision.belief import Belief, update
 from controller.decision.forecast import cost_e_per_A2
 from controller.decision.policy import decide
+from controller.decision.queue import attend
 from controller.decision.recovery import Answer as RecoveryAnswer
 from controller.decision.recovery import recover
 from controller.decision.rig import Rig
@@ -40,6 +41,7 @@ from controller.record.events import (
     StepEnded,
     StepStarted,
 )
+from controller.record.inbox import Inbox
 from controller.record.journal import Entry, Journal
 
 MAX_STEPS = 100_000
@@ -65,6 +67,8 @@ class AgentLoop:
         Folded from the journal so far; holds at least ``run_started``.
     used_s
         Time that earlier sessions of this run took.
+    inbox
+        Where people ask for changes of the queue; looked at before every step.
     """
 
     def __init__(
@@ -76,12 +80,14 @@ class AgentLoop:
         mode: RunMode,
         approver: Approver,
         used_s: float = 0.0,
+        inbox: Inbox | None = None,
     ) -> None:
         self._rig = rig
         self._journal = journal
         self._belief = belief
         self._mode = mode
         self._approver = approver
+        self._inbox = inbox
         self._start_s = rig.microscope.clock.now_s() - used_s
         journal.listen(self._fold)
 
@@ -118,6 +124,8 @@ class AgentLoop:
         while True:
             if not keep_going():
                 return self._finish(EndRun("stopped", "asked to finish"))
+            if self._inbox is not None and attend(self._inbox, self._belief, self._rig):
+                continue
             if self._belief.steps >= MAX_STEPS:
                 return self._finish(EndRun("held", f"no end after {MAX_STEPS} steps"))
             clock_s = self._rig.microscope.clock.now_s() - self._start_s
@@ -132,6 +140,9 @@ class AgentLoop:
         if self._mode is RunMode.SUPERVISED and must_ask(decision.action):
             action = self._ask(step, decision)
         if action is None:
+            return
+        if self._belief.paused and isinstance(action, WaitFor):
+            perform(action, self._belief, self._rig)  # hours of a pause are no steps
             return
         self._carry_out(step, action, decision.reason)
 

@@ -17,6 +17,7 @@ from controller.hardware.values import Calibration, Capabilities, Mode
 from controller.perception.view import survey_tiles
 from controller.plan.run import RunMode, RunPlan
 from controller.record.events import RunStarted
+from controller.record.inbox import Inbox
 from controller.record.journal import Journal
 from controller.record.store import RunStore
 
@@ -79,7 +80,14 @@ def start_night(
         emit=parts.journal.append,
         new_id=ExposureIds(run_id),
     )
-    loop = AgentLoop(rig, parts.journal, Belief(), mode=parts.mode, approver=parts.approver)
+    loop = AgentLoop(
+        rig,
+        parts.journal,
+        Belief(),
+        mode=parts.mode,
+        approver=parts.approver,
+        inbox=Inbox(parts.store.folder),
+    )
     parts.journal.append(
         RunStarted(
             run_id=run_id,

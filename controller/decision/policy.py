@@ -29,6 +29,7 @@ from controller.decision.actions import (
     TiltBeam,
     UndoTilt,
     Visit,
+    WaitFor,
 )
 from controller.decision.belief import Belief, Target
 from controller.decision.forecast import BOUND_OVER_PLANNED
@@ -50,6 +51,8 @@ from controller.record.events import FilterState, GoniometerSetting, RunStarted
 
 WORTH_A_BEAM_TILT = 0.1
 """Share of the tolerance below which what is left is not worth another beam tilt."""
+PAUSE_S = 5.0
+"""How often a paused run looks whether it may go on."""
 SURE = 0.5
 """Largest sigma of a crystal that is scanned, as a share of the tolerance: radius of 68 %."""
 
@@ -70,8 +73,9 @@ def decide(plan: RunPlan, belief: Belief, clock_s: float) -> Decision:
     started = belief.started
     if started is None:
         raise ValueError("no run was started: the journal lacks run_started")
-    if belief.held:
-        return Decision(EndRun("held", belief.held), "the run holds: " + belief.held)
+    asked = _asked_by_people(belief)
+    if asked is not None:
+        return asked
     if clock_s > plan.budget.time_h * 3600 and belief.active is None:
         reason = f"the {plan.budget.time_h:g} h of the plan are used up"
         return Decision(_end(plan, belief, reason), reason)
@@ -86,6 +90,18 @@ def decide(plan: RunPlan, belief: Belief, clock_s: float) -> Decision:
     if not belief.chosen:
         return Decision(ChooseTargets(), f"{len(belief.picks)} picks in all tiles to be merged")
     return _next_target(plan, belief)
+
+
+def _asked_by_people(belief: Belief) -> Decision | None:
+    """What comes before anything else: a hold, a pause, an end that somebody asked for."""
+    if belief.held:
+        return Decision(EndRun("held", belief.held), "the run holds: " + belief.held)
+    if belief.paused:
+        return Decision(WaitFor(PAUSE_S, "paused"), f"paused: {belief.paused}")
+    if belief.finish_asked and belief.active is None:
+        reason = f"finished after the last crystal: {belief.finish_asked}"
+        return Decision(EndRun("stopped", reason), reason)
+    return None
 
 
 def _is_more_to_do(plan: RunPlan, belief: Belief, started: RunStarted) -> bool:

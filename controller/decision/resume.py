@@ -29,6 +29,7 @@ from controller.record.events import (
     ScanTaken,
     TargetEnded,
 )
+from controller.record.inbox import Inbox
 from controller.record.journal import Entry, JournalError, read_journal
 
 
@@ -117,7 +118,13 @@ def resume_night(
     belief = fold(events)
     journal = parts.journal
     loop = AgentLoop(
-        rig, journal, belief, mode=parts.mode, approver=parts.approver, used_s=run.used_s
+        rig,
+        journal,
+        belief,
+        mode=parts.mode,
+        approver=parts.approver,
+        used_s=run.used_s,
+        inbox=Inbox(parts.store.folder),
     )
     for charge in unwritten(events, booked):
         journal.append(charge)

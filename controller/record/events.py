@@ -77,6 +77,32 @@ class MapChecked(Frozen):
     reason: str = ""
 
 
+class Pick(Frozen):
+    """A place that the picker offers."""
+
+    x_um: float
+    y_um: float
+    radius_nm: float
+    score: float
+    diameter_nm: float
+    frame: str
+    x_px: float
+    y_px: float
+    reason: str = ""
+
+
+class QueueChanged(Frozen):
+    """Somebody changed the queue of a run that is under way."""
+
+    kind: Literal["queue"] = "queue"
+    what: Literal["pause", "go_on", "finish", "skip", "first", "last", "add", "refused"]
+    by: str
+    target: str | None = None
+    reason: str = ""
+    pick: Pick | None = None
+    """Of a crystal that was added."""
+
+
 class StepStarted(Frozen):
     """A decision that is being carried out."""
 
@@ -156,20 +182,6 @@ class FrameStored(Frozen):
     optics: OpticsState
     electrons: float
     charged_e_per_A2: float
-
-
-class Pick(Frozen):
-    """A place that the picker offers."""
-
-    x_um: float
-    y_um: float
-    radius_nm: float
-    score: float
-    diameter_nm: float
-    frame: str
-    x_px: float
-    y_px: float
-    reason: str = ""
 
 
 class RegionsFound(Frozen):
@@ -478,6 +490,7 @@ Event = Annotated[
     RunStarted
     | RunResumed
     | MapChecked
+    | QueueChanged
     | StepStarted
     | Proposed
     | Answered

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from controller.cli.compose import NightResult, run_night, shipped_eyes
+from controller.cli.main import app
 from controller.cli.output import InputError
 from controller.decision.approval import Answer, Proposal
 from controller.decision.rig import Eyes
@@ -241,3 +243,12 @@ def test_ten_nights_of_the_typical_scenario(tmp_path: Path) -> None:
         done.append(len(counted))
     assert np.median(done) >= 3, done
     assert min(done) >= 2, done
+
+
+def test_the_queue_of_a_night_that_is_over_can_be_read_and_not_changed(night: NightResult) -> None:
+    listed = CliRunner().invoke(app, ["queue", "list", str(night.run_dir), "--json"])
+    rows = json.loads(listed.stdout)["result"]["queue"]
+    assert "done" in {row["status"] for row in rows}
+    refused = CliRunner().invoke(app, ["queue", "pause", str(night.run_dir)])
+    assert refused.exit_code == 2
+    assert "the run is over" in refused.stderr

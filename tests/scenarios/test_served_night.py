@@ -8,7 +8,9 @@ import pytest
 
 from controller.cli.compose import dose_limits, run_night
 from controller.cli.output import InputError
-from controller.record.events import ExposureMade, ScanTaken
+from controller.record.events import ExposureMade, QueueChanged, ScanTaken, TargetsChosen
+from controller.record.inbox import QueueRequest, send
+from controller.record.journal import Entry
 from controller.record.library import Library, default_url
 from controller.safety.limits import DoseLimits
 from controller.server.session import open_session
@@ -27,7 +29,13 @@ def test_a_night_over_the_wire(tmp_path: Path) -> None:
             remote = wanted.replace(
                 instrument=wanted.instrument.replace(backend="server", options={"url": server.url})
             )
-            result = run_night(remote, tmp_path / "run", eyes=quick_eyes(wanted))
+
+            def meddle(entry: Entry) -> None:
+                if isinstance(entry.event, TargetsChosen):
+                    for what in ("pause", "go_on"):
+                        send(tmp_path / "run", QueueRequest(what=what, by="Ann"))
+
+            result = run_night(remote, tmp_path / "run", eyes=quick_eyes(wanted), listener=meddle)
             assert server.service.lease is None
         assert result.ended.outcome == "completed", result.ended.reason
         assert result.ended.beam_blanked
@@ -44,6 +52,7 @@ def test_a_night_over_the_wire(tmp_path: Path) -> None:
             assert event.state == booked[exposure_id].state.value.upper()
         # the plan's budgets held inside the server's, and went with the lease
         assert session.ledger.limits == roomy
+        assert [e.what for e in events(tmp_path / "run", QueueChanged)] == ["pause", "go_on"]
         (shelved,) = Library(default_url(tmp_path / "run")).runs()
         assert shelved["outcome"] == "completed"
         assert dose_limits(wanted).specimen_e_per_A2 < roomy.specimen_e_per_A2

@@ -23,6 +23,7 @@ from controller.record.events import (
     Moved,
     Pick,
     Proposed,
+    QueueChanged,
     Reconstructed,
     RegionsFound,
     RunEnded,
@@ -241,6 +242,8 @@ def _place(night: Night, entry: Entry, event: Event) -> None:  # noqa: C901  a t
             night.calibration_alarms.append(event)
         case TargetsChosen():
             _queue(night, event)
+        case QueueChanged() if event.pick is not None and event.target is not None:
+            night.targets.setdefault(event.target, TargetStory(event.target, event.pick))
         case _:
             pass
     name = _target_of(event, night)
