@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -19,6 +19,7 @@ from controller.cli.output import InputError
 from controller.decision.approval import Approver, Unattended
 from controller.decision.illumination import detector_for
 from controller.decision.night import Parts, planned_tiles, run_identity, start_night
+from controller.decision.pipeline import Workshop, dask_workshop, local_workshop
 from controller.decision.resume import Booked, Interrupted, read_interrupted, resume_night
 from controller.decision.rig import Eyes
 from controller.hardware.clock import Clock, VirtualClock, WallClock
@@ -325,6 +326,7 @@ def _carry_out(
     listener: Callable[[Entry], None] | None,
 ) -> NightResult:
     auditor = JournalAuditor()
+    plan = with_workers(plan)
     eyes = eyes or shipped_eyes(plan)
     try:
         with open_instrument(plan, run_dir, auditor=auditor) as session:
@@ -334,8 +336,12 @@ def _carry_out(
             with (
                 Journal(run_dir / "journal.jsonl", microscope.clock) as journal,
                 PostOffice(plan.notifications, plan.name, run_dir) as post,
+                ExitStack() as opened,
             ):
                 journal.listen(post)
+                workshop = workshop_of(plan, eyes)
+                if workshop is not None:
+                    opened.callback(workshop.close)
                 if listener is not None:
                     journal.listen(listener)
                 if isinstance(microscope, RemoteMicroscope):
@@ -350,6 +356,7 @@ def _carry_out(
                     mode=mode,
                     approver=approver or Unattended(),
                     blank_verified=verified,
+                    workshop=workshop,
                 )
                 if run is None:
                     loop = start_night(plan, microscope, parts)
@@ -366,6 +373,37 @@ def _carry_out(
     report = build_report(run_dir)
     shelve(plan, run_dir)
     return NightResult(run_dir, ended, report)
+
+
+def with_workers(plan: RunPlan) -> RunPlan:
+    """The plan with the number of workers settled: virtual time waits for each result."""
+    wanted = plan.reconstruction
+    if wanted.workers is not None:
+        return plan
+    is_virtual = plan.instrument.backend == "sim" and not plan.instrument.options.get("realtime")
+    return plan.replace(reconstruction=wanted.replace(workers=0 if is_virtual else 1))
+
+
+def workshop_of(plan: RunPlan, eyes: Eyes) -> Workshop | None:
+    """Where scans are reconstructed beside the night, if the plan wants that.
+
+    Raises
+    ------
+    InputError
+        The Dask scheduler cannot be reached.
+    """
+    wanted = plan.reconstruction
+    if not wanted.is_beside:
+        return None
+    if not wanted.scheduler:
+        return local_workshop(eyes.reconstructor, wanted.workers or 1)
+    try:
+        return dask_workshop(eyes.reconstructor, wanted.scheduler)
+    except (OSError, ModuleNotFoundError) as error:
+        raise InputError(
+            f"the Dask scheduler at {wanted.scheduler} cannot be used: {error}",
+            "start it, or leave reconstruction.scheduler out: processes here will do",
+        ) from error
 
 
 def shelve(plan: RunPlan, run_dir: Path) -> None:

@@ -145,6 +145,20 @@ class Reconstruct:
 
 
 @dataclass(frozen=True)
+class HandOver:
+    """Let the scan be reconstructed beside the night. No beam."""
+
+    target: str
+
+
+@dataclass(frozen=True)
+class WaitForResults:
+    """Wait for reconstructions; the beam is blanked. Not journaled as a step."""
+
+    duration_s: float
+
+
+@dataclass(frozen=True)
 class EndTarget:
     """Finish with a crystal. No beam."""
 
@@ -183,8 +197,10 @@ Action = (
     | TiltBeam
     | AcquireScan
     | Reconstruct
+    | HandOver
     | EndTarget
     | WaitFor
+    | WaitForResults
     | EndRun
 )
 

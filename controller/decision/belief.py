@@ -33,6 +33,7 @@ from controller.record.events import (
     RunEnded,
     RunResumed,
     RunStarted,
+    ScanHandedOver,
     ScanTaken,
     StepEnded,
     StepStarted,
@@ -42,7 +43,8 @@ from controller.record.events import (
     ZoneChosen,
 )
 
-Status = Literal["queued", "active", "done", "skipped", "failed"]
+Status = Literal["queued", "active", "scanned", "done", "skipped", "failed"]
+"""``scanned``: its scan waits for the reconstruction while the night goes on."""
 
 _NOTHING: Mapping[str, Target] = MappingProxyType({})
 
@@ -145,6 +147,11 @@ class Belief:
     def done(self) -> int:
         """Crystals with an accepted scan."""
         return sum(t.status == "done" for t in self.targets.values())
+
+    @property
+    def waiting(self) -> tuple[Target, ...]:
+        """Crystals whose scans are being reconstructed."""
+        return tuple(t for t in self.targets.values() if t.status == "scanned")
 
     @property
     def visited(self) -> int:
@@ -361,7 +368,8 @@ def _target_event(belief: Belief, event: Event) -> Belief:
     if isinstance(event, PosteriorUpdated):
         belief = replace(belief, instrument=_learnt(target, event))
     belief = _with(belief, _after(target, event))
-    return replace(belief, active=None) if isinstance(event, TargetEnded) else belief
+    over = isinstance(event, TargetEnded | ScanHandedOver) and belief.active == event.target
+    return replace(belief, active=None) if over else belief
 
 
 def _learnt(target: Target, event: PosteriorUpdated) -> InstrumentState | None:
@@ -390,6 +398,8 @@ def _after(target: Target, event: Event) -> Target:  # noqa: C901  a table over 
             return replace(target, beam_tilt_mrad=event.achieved_mrad)
         case ScanTaken():
             return replace(target, scan=event)
+        case ScanHandedOver():
+            return replace(target, status="scanned")
         case Reconstructed():
             return replace(target, reconstruction=event)
         case TargetEnded():

@@ -16,6 +16,7 @@ from controller.decision.actions import (
     EndRun,
     EndTarget,
     WaitFor,
+    WaitForResults,
     action_details,
     action_name,
     action_target,
@@ -24,12 +25,14 @@ from controller.decision.actions import (
 from controller.decision.approval import Answer, Approver, Proposal, must_ask
 from controller.decision.belief import Belief, update
 from controller.decision.forecast import cost_e_per_A2
+from controller.decision.pipeline import Order, Workshop
 from controller.decision.policy import decide
 from controller.decision.queue import attend
 from controller.decision.recovery import Answer as RecoveryAnswer
 from controller.decision.recovery import recover
 from controller.decision.rig import Rig
 from controller.decision.steps import perform
+from controller.decision.steps.scan import folder_of, reconstructed
 from controller.hardware.errors import MicroscopeError
 from controller.plan.run import RunMode
 from controller.record.events import (
@@ -69,6 +72,8 @@ class AgentLoop:
         Time that earlier sessions of this run took.
     inbox
         Where people ask for changes of the queue; looked at before every step.
+    workshop
+        Where scans are reconstructed beside the night, where the plan wants that.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class AgentLoop:
         approver: Approver,
         used_s: float = 0.0,
         inbox: Inbox | None = None,
+        workshop: Workshop | None = None,
     ) -> None:
         self._rig = rig
         self._journal = journal
@@ -88,6 +94,7 @@ class AgentLoop:
         self._mode = mode
         self._approver = approver
         self._inbox = inbox
+        self._workshop = workshop
         self._start_s = rig.microscope.clock.now_s() - used_s
         journal.listen(self._fold)
 
@@ -126,6 +133,7 @@ class AgentLoop:
                 return self._finish(EndRun("stopped", "asked to finish"))
             if self._inbox is not None and attend(self._inbox, self._belief, self._rig):
                 continue
+            self._look_after_workshop()
             if self._belief.steps >= MAX_STEPS:
                 return self._finish(EndRun("held", f"no end after {MAX_STEPS} steps"))
             clock_s = self._rig.microscope.clock.now_s() - self._start_s
@@ -134,6 +142,23 @@ class AgentLoop:
                 return self._finish(decision.action)
             self._turn(decision)
 
+    def _look_after_workshop(self) -> None:
+        """Journal what has come; see that every scan that was handed over is worked on."""
+        if self._workshop is None:
+            return
+        for order, reading in self._workshop.collect():
+            self._emit(reconstructed(order.target, reading))
+        for target in self._belief.waiting:
+            if target.scan is not None and target.reconstruction is None:
+                self._workshop.order(
+                    Order(
+                        target.name,
+                        self._rig.run_dir / target.scan.path,
+                        self._rig.run_dir / folder_of(target.name),
+                        self._rig.plan.scan.defocus_nm,
+                    )
+                )
+
     def _turn(self, decision: Decision) -> None:
         step = self._belief.steps
         action: Action | None = decision.action
@@ -141,8 +166,10 @@ class AgentLoop:
             action = self._ask(step, decision)
         if action is None:
             return
-        if self._belief.paused and isinstance(action, WaitFor):
-            perform(action, self._belief, self._rig)  # hours of a pause are no steps
+        if isinstance(action, WaitFor | WaitForResults):  # hours of waiting are no steps
+            if self._workshop is not None and isinstance(action, WaitForResults):
+                self._workshop.wait(action.duration_s)
+            self._rig.microscope.clock.sleep(action.duration_s)
             return
         self._carry_out(step, action, decision.reason)
 

@@ -11,6 +11,7 @@ from controller.decision.approval import Approver
 from controller.decision.belief import Belief
 from controller.decision.illumination import detector_for
 from controller.decision.loop import AgentLoop
+from controller.decision.pipeline import Workshop
 from controller.decision.rig import ExposureIds, Eyes, Rig
 from controller.hardware.contract import Microscope
 from controller.hardware.values import Calibration, Capabilities, Mode
@@ -35,6 +36,7 @@ class Parts:
     approver: Approver
     blank_verified: bool
     """By a dark frame at the start of this session."""
+    workshop: Workshop | None = None
 
 
 def run_identity(plan: RunPlan) -> str:
@@ -87,6 +89,7 @@ def start_night(
         mode=parts.mode,
         approver=parts.approver,
         inbox=Inbox(parts.store.folder),
+        workshop=parts.workshop,
     )
     parts.journal.append(
         RunStarted(

@@ -21,6 +21,7 @@ from controller.decision.actions import (
     EndRun,
     EndTarget,
     FindHeight,
+    HandOver,
     Locate,
     MeasurePattern,
     Reconstruct,
@@ -30,6 +31,7 @@ from controller.decision.actions import (
     UndoTilt,
     Visit,
     WaitFor,
+    WaitForResults,
 )
 from controller.decision.belief import Belief, Target
 from controller.decision.forecast import BOUND_OVER_PLANNED
@@ -51,6 +53,8 @@ from controller.record.events import FilterState, GoniometerSetting, RunStarted
 
 WORTH_A_BEAM_TILT = 0.1
 """Share of the tolerance below which what is left is not worth another beam tilt."""
+RESULTS_S = 5.0
+"""How long a wait for reconstructions is at most, before everything else is looked at again."""
 PAUSE_S = 5.0
 """How often a paused run looks whether it may go on."""
 SURE = 0.5
@@ -76,9 +80,12 @@ def decide(plan: RunPlan, belief: Belief, clock_s: float) -> Decision:
     asked = _asked_by_people(belief)
     if asked is not None:
         return asked
+    looked_at = _looked_at(belief)
+    if looked_at is not None:
+        return _judge(plan, looked_at)
     if clock_s > plan.budget.time_h * 3600 and belief.active is None:
         reason = f"the {plan.budget.time_h:g} h of the plan are used up"
-        return Decision(_end(plan, belief, reason), reason)
+        return _end_or_wait(plan, belief, reason)
     if belief.active is not None:
         return _for_target(plan, belief, belief.target(belief.active), started)
     if belief.map_open and _is_more_to_do(plan, belief, started):
@@ -99,9 +106,16 @@ def _asked_by_people(belief: Belief) -> Decision | None:
     if belief.paused:
         return Decision(WaitFor(PAUSE_S, "paused"), f"paused: {belief.paused}")
     if belief.finish_asked and belief.active is None:
+        if belief.waiting:
+            return None if _looked_at(belief) else _wait_for_results(belief)
         reason = f"finished after the last crystal: {belief.finish_asked}"
         return Decision(EndRun("stopped", reason), reason)
     return None
+
+
+def _looked_at(belief: Belief) -> Target | None:
+    """A crystal whose scan has been reconstructed beside the night, not judged yet."""
+    return next((t for t in belief.waiting if t.reconstruction is not None), None)
 
 
 def _is_more_to_do(plan: RunPlan, belief: Belief, started: RunStarted) -> bool:
@@ -131,7 +145,10 @@ def _next_target(plan: RunPlan, belief: Belief) -> Decision:
         return Decision(_end(plan, belief, reason), reason)
     if belief.visited >= plan.targets.max_visited:
         reason = f"{belief.visited} crystals visited, the most that the plan allows"
-        return Decision(_end(plan, belief, reason), reason)
+        return _end_or_wait(plan, belief, reason)
+    waiting = len(belief.waiting)
+    if belief.done + waiting >= plan.targets.wanted or waiting >= plan.reconstruction.most_waiting:
+        return _wait_for_results(belief)
     for target in belief.targets.values():
         if target.status == "queued":
             return Decision(
@@ -139,8 +156,19 @@ def _next_target(plan: RunPlan, belief: Belief) -> Decision:
                 f"best of those left: probability {target.pick.score:.2f} to be usable, "
                 f"usable radius {target.pick.radius_nm:.0f} nm",
             )
-    reason = "no crystal is left in the queue"
+    return _end_or_wait(plan, belief, "no crystal is left in the queue")
+
+
+def _end_or_wait(plan: RunPlan, belief: Belief, reason: str) -> Decision:
+    """The end, once every scan has been looked at."""
+    if belief.waiting:
+        return _wait_for_results(belief)
     return Decision(_end(plan, belief, reason), reason)
+
+
+def _wait_for_results(belief: Belief) -> Decision:
+    names = ", ".join(target.name for target in belief.waiting)
+    return Decision(WaitForResults(RESULTS_S), f"the scans of {names} are being reconstructed")
 
 
 def _end(plan: RunPlan, belief: Belief, reason: str) -> EndRun:
@@ -402,6 +430,8 @@ def _judge(plan: RunPlan, target: Target) -> Decision:
     result = target.reconstruction
     if scan is None:
         raise ValueError(f"{target.name} has no scan to judge")
+    if plan.reconstruction.is_beside and result is None:
+        return Decision(HandOver(target.name), "reconstruct it while the night goes on")
     if plan.reconstruction.enabled and result is None:
         return Decision(Reconstruct(target.name, scan.path), "look at the result")
     if not scan.complete:

@@ -125,6 +125,7 @@ def resume_night(
         approver=parts.approver,
         used_s=run.used_s,
         inbox=Inbox(parts.store.folder),
+        workshop=parts.workshop,
     )
     for charge in unwritten(events, booked):
         journal.append(charge)

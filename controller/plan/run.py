@@ -219,6 +219,18 @@ class ReconstructionPlan(Frozen):
     modelled_time_s: NonNegative = 60.0
     """Virtual time that a reconstruction takes in simulation."""
     max_passes: Annotated[int, Field(ge=1, le=500)] | None = None
+    workers: Annotated[int, Field(ge=0, le=64)] | None = None
+    """Processes that reconstruct while the night goes on; 0: the night waits for each result.
+    Default: 1, and 0 on a simulated instrument in virtual time."""
+    scheduler: str = ""
+    """Address of a Dask scheduler whose workers see the run folder, instead of processes here."""
+    most_waiting: Annotated[int, Field(ge=1, le=1000)] = 4
+    """With so many scans waiting for their reconstruction, no further one is taken."""
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether reconstructions run beside the night."""
+        return self.enabled and bool(self.workers or self.scheduler)
 
 
 class LimitsPlan(Frozen):

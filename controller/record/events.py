@@ -425,6 +425,14 @@ class ScanTaken(Frozen):
     optics: OpticsState
 
 
+class ScanHandedOver(Frozen):
+    """A scan waits for its reconstruction beside the night; the next crystal is gone to."""
+
+    kind: Literal["handed_over"] = "handed_over"
+    target: str
+    folder: str
+
+
 class Reconstructed(Frozen):
     """What the reconstruction of a scan says of itself."""
 
@@ -507,6 +515,7 @@ Event = Annotated[
     | BeamTilted
     | HeightFound
     | ScanTaken
+    | ScanHandedOver
     | Reconstructed
     | TargetEnded
     | Fault

@@ -25,7 +25,9 @@ from controller.record.events import (
     Answered,
     ExposureMade,
     Fault,
+    Reconstructed,
     RunEnded,
+    ScanHandedOver,
     ScanTaken,
     StepStarted,
     TargetEnded,
@@ -252,3 +254,14 @@ def test_the_queue_of_a_night_that_is_over_can_be_read_and_not_changed(night: Ni
     refused = CliRunner().invoke(app, ["queue", "pause", str(night.run_dir)])
     assert refused.exit_code == 2
     assert "the run is over" in refused.stderr
+
+
+@pytest.mark.timeout(600)
+def test_scans_are_reconstructed_beside_the_night(tmp_path: Path) -> None:
+    base = plan()
+    beside = base.replace(reconstruction=base.reconstruction.replace(workers=1))
+    result = run_night(beside, tmp_path / "run", eyes=quick_eyes(base))
+    assert result.ended.outcome == "completed", result.ended.reason
+    kinds = [type(e.event) for e in read_journal(tmp_path / "run" / "journal.jsonl")]
+    order = [k for k in kinds if k in (ScanTaken, ScanHandedOver, Reconstructed, TargetEnded)]
+    assert order[-4:] == [ScanTaken, ScanHandedOver, Reconstructed, TargetEnded]

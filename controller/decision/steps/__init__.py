@@ -11,6 +11,7 @@ from controller.decision.actions import (
     EndRun,
     EndTarget,
     FindHeight,
+    HandOver,
     Locate,
     MeasurePattern,
     Reconstruct,
@@ -20,6 +21,7 @@ from controller.decision.actions import (
     UndoTilt,
     Visit,
     WaitFor,
+    WaitForResults,
 )
 from controller.decision.belief import Belief
 from controller.decision.rig import Rig
@@ -29,6 +31,7 @@ from controller.decision.steps.resume import check_map
 from controller.decision.steps.scan import (
     acquire_scan,
     end_target,
+    hand_over,
     reconstruct,
 )
 from controller.decision.steps.survey import choose_targets, survey_tile
@@ -67,9 +70,11 @@ def perform(action: Action, belief: Belief, rig: Rig) -> None:  # noqa: C901  a 
             acquire_scan(action, belief, rig)
         case Reconstruct():
             reconstruct(action, rig)
+        case HandOver():
+            hand_over(action, rig)
         case EndTarget():
             end_target(action, belief, rig)
         case WaitFor():
             rig.microscope.clock.sleep(action.duration_s)
-        case EndRun():
+        case EndRun() | WaitForResults():
             pass

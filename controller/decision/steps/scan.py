@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from controller.decision.actions import AcquireScan, EndTarget, Reconstruct
+from controller.decision.actions import AcquireScan, EndTarget, HandOver, Reconstruct
 from controller.decision.belief import Belief
 from controller.decision.illumination import (
     data_raster,
@@ -15,7 +15,8 @@ from controller.decision.rig import Rig
 from controller.decision.steps.align import beam_tilt_of
 from controller.hardware.errors import DiskFullError
 from controller.hardware.values import Mode, Purpose
-from controller.record.events import Reconstructed, ScanTaken, TargetEnded
+from controller.perception.protocols import ReconstructionReading
+from controller.record.events import Reconstructed, ScanHandedOver, ScanTaken, TargetEnded
 
 BYTES_PER_ELECTRON = 4
 """Of a stored scan, generously: 2 for the event, the rest for counts, headers, pictures."""
@@ -65,33 +66,45 @@ def acquire_scan(action: AcquireScan, belief: Belief, rig: Rig) -> None:
     )
 
 
+def hand_over(action: HandOver, rig: Rig) -> None:
+    """Leave the scan to the workers; the loop sees to it that they have it."""
+    rig.emit(ScanHandedOver(target=action.target, folder=folder_of(action.target)))
+
+
+def folder_of(target: str) -> str:
+    """Where the reconstruction of a crystal goes, relative to the run folder."""
+    return f"reconstructions/{target}"
+
+
+def reconstructed(target: str, reading: ReconstructionReading) -> Reconstructed:
+    """What a reconstruction says, as an event."""
+    return Reconstructed(
+        target=target,
+        folder=folder_of(target),
+        resolution_A=reading.resolution_A,
+        frc_half_A=reading.frc_half_A,
+        lattice_limit_A=reading.lattice_limit_A,
+        defocus_nm=reading.defocus_nm,
+        thickness_nm=reading.thickness_nm,
+        passes=reading.passes,
+        stopped_because=reading.stopped_because,
+        verdict=reading.verdict,
+        ok=reading.ok,
+        reason=reading.reason,
+    )
+
+
 def reconstruct(action: Reconstruct, rig: Rig) -> None:
     """Reconstruct the scan; the run waits for it in virtual time as it would in real time."""
-    folder = f"reconstructions/{action.target}"
     reading = rig.eyes.reconstructor.reconstruct(
         rig.run_dir / action.scan_path,
-        rig.run_dir / folder,
+        rig.run_dir / folder_of(action.target),
         expected_defocus_nm=rig.plan.scan.defocus_nm,
     )
     rig.microscope.clock.sleep(
         rig.plan.reconstruction.modelled_time_s if rig.microscope.capabilities.simulated else 0.0
     )
-    rig.emit(
-        Reconstructed(
-            target=action.target,
-            folder=folder,
-            resolution_A=reading.resolution_A,
-            frc_half_A=reading.frc_half_A,
-            lattice_limit_A=reading.lattice_limit_A,
-            defocus_nm=reading.defocus_nm,
-            thickness_nm=reading.thickness_nm,
-            passes=reading.passes,
-            stopped_because=reading.stopped_because,
-            verdict=reading.verdict,
-            ok=reading.ok,
-            reason=reading.reason,
-        )
-    )
+    rig.emit(reconstructed(action.target, reading))
 
 
 def end_target(action: EndTarget, belief: Belief, rig: Rig) -> None:
