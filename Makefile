@@ -31,11 +31,11 @@ docs-check: setup
 	$(BIN)/mkdocs build --strict --quiet --site-dir site
 
 test: lint docs-check
-	$(BIN)/pytest -q -n 2 -m "not soak and not gpu and not instrument and not live"
+	$(BIN)/pytest -q -n 2 -m "not soak and not gpu and not instrument and not live and not peers"
 	$(BIN)/pytest -q -m "live and not soak"
 
 soak: setup
-	$(BIN)/pytest -q -m "soak" --timeout 7200
+	$(BIN)/pytest -q -m "soak and not peers" --timeout 7200
 
 clean:
 	rm -rf $(VENV) site runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,467 @@
+"""A driver made of an `Instrument` and a lane: the state machine that is the same for every vendor.
+
+Vendors' calls block: a move until the stage is there, an image until it is read out.  Here a move
+or an exposure is handed to the lane and the caller goes on.  While one is under way the lane
+answers nothing else, and nothing here pretends that it does:
+
+- during a move the health is the last one read, with its age, and the pose waits for the move;
+- the beam is never opened during a move, so blanking is queued and the blanker reads unknown;
+- during an exposure blanking waits for the detector: `BlankInfo.latency_s` says how long.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controller.backends.instrument import Instrument
+from controller.backends.lane import Lane, Task
+from controller.hardware.clock import Clock
+from controller.hardware.errors import (
+    ArmFailedError,
+    BeamState,
+    ExposureTimeoutError,
+    LimitError,
+    MicroscopeError,
+    ModeError,
+    ProtocolError,
+    ReplyTimeoutError,
+    UnreachableError,
+    UnsupportedError,
+)
+from controller.hardware.values import (
+    Axis,
+    AxisState,
+    Calibration,
+    Capabilities,
+    ColumnHealth,
+    DetectorJob,
+    FrameBatch,
+    HealthReading,
+    LongOperation,
+    LongOperationResult,
+    OpticsChange,
+    OpticsState,
+    RawFrame,
+    StageLimits,
+    StagePose,
+)
+
+CALL_S = 10.0
+"""Deadline of an ordinary call."""
+MOVE_FACTOR = 20.0
+"""A blocking move may take this many times distance / nominal speed before it counts as lost."""
+OPERATION_S = 3600.0
+READOUT_S = 30.0
+"""How much longer than the exposure a detector may keep the lane."""
+HEALTH_FRESH_S = 0.2
+BATCH = 64
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Move:
+    axis: Axis
+    task: Task[None]
+    until_s: float
+
+
+@dataclass
+class _Armed:
+    job: DetectorJob
+    number: int
+    task: Task[NDArray[np.generic]] | None = None
+
+
+class LanedAdapter:
+    """Implements ``controller.hardware.contract.Adapter`` for any `Instrument`.
+
+    Parameters
+    ----------
+    instrument
+        Made on `lane` where the vendor binds objects to a thread.
+    lane
+        Carries every call.
+    clock
+        The clock that this instrument lives by.
+    """
+
+    def __init__(self, instrument: Instrument, lane: Lane, clock: Clock) -> None:
+        self._instrument = instrument
+        self._lane = lane
+        self._clock = clock
+        self._state = threading.RLock()
+        self._move: _Move | None = None
+        self._armed: _Armed | None = None
+        self._open = False
+        self._number = 0
+        self._closed = False
+        self._capabilities = instrument.capabilities
+        self._holder = instrument.holder_limits()
+        self._health: tuple[float, ColumnHealth] | None = None
+        self.blank_beam()
+        self._pose = self.read_pose()
+        self.read_health()
+
+    # --- what it is --------------------------------------------------------------------------
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this instrument can do."""
+        return self._capabilities
+
+    @property
+    def calibration(self) -> Calibration:
+        """Stored calibration of the instrument."""
+        return self._instrument.calibration
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that this instrument lives by."""
+        return self._clock
+
+    # --- stage -------------------------------------------------------------------------------
+
+    def read_pose(self) -> StagePose:
+        """Read back; during a blocking move this waits for its end."""
+        move = self._move
+        waited_s = 0.0 if move is None else max(0.0, move.until_s - self._clock.now_s())
+        self._pose = self._call(
+            self._instrument.read_pose, "reading the stage", timeout_s=CALL_S + waited_s
+        )
+        return self._pose
+
+    def start_move(self, axis: Axis, target: float) -> None:
+        """Hand the move to the lane.
+
+        Raises
+        ------
+        UnsupportedError, LimitError
+            No such axis, or outside what vendor and holder allow. Nothing has moved.
+        ModeError
+            The move before has not ended, or the beam is open.
+        """
+        self._check_target(axis, target)
+        with self._state:
+            if self._moving() is not None:
+                raise ModeError(
+                    f"{axis.value} was not sent: the move before has not ended; the beam is "
+                    f"blanked. Wait for the stage."
+                )
+            if self._open:
+                raise ModeError(
+                    f"{axis.value} was not sent: the beam is open. Blank it before a move."
+                )
+            speed = self._capabilities.axes[axis].speed_per_s
+            longest_s = MOVE_FACTOR * abs(self._pose.get(axis) - target) / speed + CALL_S
+            task = self._lane.start(lambda: self._instrument.move(axis, target), f"{axis.value}")
+            self._move = _Move(axis, task, self._clock.now_s() + longest_s)
+
+    def axis_state(self, axis: Axis) -> AxisState:
+        """Moving while a move is under way; then what the goniometer says."""
+        if self._moving() is not None:
+            return AxisState(moving=True)
+        with self._state:
+            move, self._move = self._move, None
+        if move is not None:
+            _translated(lambda: move.task.result(0.0), f"moving {move.axis.value}")
+        return self._call(lambda: self._instrument.axis_state(axis), "reading the stage")
+
+    def halt(self) -> None:
+        """Stop the stage if the vendor can; a move that has not begun never will."""
+        move = self._move
+        if move is not None:
+            move.task.abandon()
+        if any(info.can_stop for info in self._capabilities.axes.values()):
+            self._call(self._instrument.halt, "halting the stage", urgent=True)
+
+    def holder_limits(self) -> StageLimits:
+        """What the inserted holder allows."""
+        return self._holder
+
+    # --- optics and column -------------------------------------------------------------------
+
+    def read_optics(self) -> OpticsState:
+        """Read back."""
+        return self._call(self._instrument.read_optics, "reading the optics")
+
+    def write_optics(self, change: OpticsChange) -> None:
+        """Send the settings.
+
+        Raises
+        ------
+        UnsupportedError
+            A mode or setting that this instrument has not. Nothing was sent.
+        """
+        asked = change.model_dump(exclude_none=True)
+        missing = asked.keys() - self._capabilities.settings
+        mode = change.mode
+        if mode is not None and mode not in self._capabilities.modes:
+            missing = {*missing, f"mode {mode.value}"}
+        if missing:
+            raise UnsupportedError(
+                f"this instrument cannot set {', '.join(sorted(missing))}; nothing was changed. "
+                f"A person has to set it by hand."
+            )
+        self._call(
+            lambda: self._instrument.write_optics(change), "setting the optics", timeout_s=60.0
+        )
+
+    def read_health(self) -> ColumnHealth:
+        """Interlocks now; while the lane is taken, the last ones with their age."""
+        busy = self._moving() is not None or self._exposing()
+        now_s = self._clock.now_s()
+        if self._health is not None and (busy or now_s - self._health[0] < HEALTH_FRESH_S):
+            return _aged(self._health[1], now_s - self._health[0])
+        health = self._call(self._instrument.read_health, "reading the column")
+        self._health = (self._clock.now_s(), health)
+        return health
+
+    def run_operation(self, operation: LongOperation) -> LongOperationResult:
+        """Carry out a long operation; return when it has ended.
+
+        Raises
+        ------
+        UnsupportedError
+            Not offered. Nothing was done.
+        """
+        if operation not in self._capabilities.long_operations:
+            raise UnsupportedError(
+                f"this instrument cannot {operation.value}; nothing was done. "
+                f"A person has to do it by hand."
+            )
+        began_s = self._clock.now_s()
+        succeeded, detail = True, ""
+        try:
+            detail = self._call(
+                lambda: self._instrument.operate(operation),
+                operation.value,
+                timeout_s=OPERATION_S,
+                urgent=operation is LongOperation.CLOSE_VALVE,
+            )
+        except MicroscopeError as problem:
+            succeeded, detail = False, str(problem)
+        self._health = None
+        return LongOperationResult(
+            operation=operation,
+            succeeded=succeeded,
+            elapsed_s=max(0.0, self._clock.now_s() - began_s),
+            detail=detail,
+        )
+
+    # --- beam --------------------------------------------------------------------------------
+
+    def open_beam(self) -> None:
+        """Let the beam on and start the armed exposure.
+
+        Raises
+        ------
+        ArmFailedError
+            Nothing is armed, or it was exposed already; the beam stays blanked.
+        ModeError
+            The stage moves; the beam stays blanked.
+        """
+        with self._state:
+            armed = self._armed
+            if armed is None or armed.task is not None:
+                raise ArmFailedError(
+                    "the beam was not opened: no exposure is armed; the beam is blanked. Arm first"
+                )
+            if self._moving() is not None:
+                raise ModeError("the beam was not opened: the stage moves; the beam is blanked")
+            job = armed.job
+            self._open = True
+            self._call(lambda: self._instrument.set_blanked(False), "opening the beam")
+            armed.task = self._lane.start(lambda: self._instrument.acquire(job), job.detector)
+
+    def blank_beam(self) -> None:
+        """Take the beam off; waits for a detector that keeps the lane, never for a move."""
+        task = self._lane.start(
+            lambda: self._instrument.set_blanked(True), "blanking the beam", urgent=True
+        )
+        if self._moving() is not None and not self._open:
+            return
+        timeout_s = CALL_S + self._exposure_s()
+        _translated(lambda: task.result(timeout_s, insist=True), "blanking the beam")
+        self._open = False
+
+    def read_blanked(self) -> bool | None:
+        """Read back; False while an exposure keeps the lane, unknown while a move does."""
+        if self._exposing() and self._open:
+            return False
+        if self._moving() is not None:
+            return None
+        return self._call(self._instrument.is_blanked, "reading the blanker", urgent=True)
+
+    # --- detectors ---------------------------------------------------------------------------
+
+    def arm(self, job: DetectorJob) -> None:
+        """Prepare the detector, the beam still blanked.
+
+        Raises
+        ------
+        UnsupportedError, ModeError, LimitError
+            No such detector or scan, not in this mode, or a time outside its range.
+        ArmFailedError
+            The detector did not take the settings.
+        """
+        self._check_job(job)
+        with self._state:
+            self._armed = None
+            self._call(lambda: self._instrument.prepare(job), f"arming {job.detector}")
+            self._number += 1
+            self._armed = _Armed(job, self._number)
+
+    def collect(self, timeout_s: float) -> RawFrame:
+        """Wait for the frame; a dark one if the beam was never opened."""
+        armed = self._required()
+        data = self._wait(armed, timeout_s)
+        self._armed = None
+        return RawFrame(armed.job.exposure_id, armed.number, data)
+
+    def stream(self, timeout_s: float) -> Iterator[FrameBatch]:
+        """Yield the frames of the armed scan; all at its end, for these vendors give no earlier."""
+        armed = self._required()
+        data = self._wait(armed, timeout_s)
+        for first in range(0, len(data), BATCH):
+            if self._armed is not armed:
+                return
+            yield FrameBatch(armed.job.exposure_id, first, data[first : first + BATCH])
+        self._armed = None
+
+    def abort(self) -> None:
+        """Forget what is armed; what the detector still delivers is thrown away."""
+        armed, self._armed = self._armed, None
+        if armed is not None and armed.task is not None:
+            armed.task.abandon()
+
+    def close(self) -> None:
+        """Blank and let go."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self.abort()
+            self.blank_beam()
+        finally:
+            self._lane.start(self._instrument.close, "closing")
+            self._lane.close()
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def _call(
+        self,
+        work: Callable[[], T],
+        what: str,
+        *,
+        timeout_s: float = CALL_S,
+        urgent: bool = False,
+    ) -> T:
+        return _translated(
+            lambda: self._lane.call(work, what, timeout_s=timeout_s, urgent=urgent), what
+        )
+
+    def _moving(self) -> _Move | None:
+        move = self._move
+        return None if move is None or move.task.done() else move
+
+    def _exposing(self) -> bool:
+        armed = self._armed
+        return armed is not None and armed.task is not None and not armed.task.done()
+
+    def _exposure_s(self) -> float:
+        armed = self._armed
+        return 0.0 if armed is None else armed.job.frame_s * armed.job.frames + READOUT_S
+
+    def _required(self) -> _Armed:
+        armed = self._armed
+        if armed is None:
+            raise ArmFailedError("nothing is armed; the beam is left as it was. Arm first")
+        return armed
+
+    def _wait(self, armed: _Armed, timeout_s: float) -> NDArray[np.generic]:
+        job = armed.job
+        if armed.task is None:
+            armed.task = self._lane.start(lambda: self._instrument.acquire(job), job.detector)
+        task = armed.task
+        try:
+            return _translated(lambda: task.result(timeout_s), f"reading {job.detector}")
+        except ReplyTimeoutError as problem:
+            raise ExposureTimeoutError(
+                f"no frame from {job.detector} within {timeout_s:g} s (exposure of "
+                f"{job.frame_s * job.frames:g} s); blank the beam, abort and arm again",
+                beam_state=BeamState.UNKNOWN,
+            ) from problem
+
+    def _check_target(self, axis: Axis, target: float) -> None:
+        info = self._capabilities.axes.get(axis)
+        if info is None:
+            raise UnsupportedError(
+                f"this stage has no axis {axis.value}; nothing has moved. "
+                f"A person has to move it by hand."
+            )
+        low, high = self._holder.ranges.get(axis, (info.low, info.high))
+        low, high = max(low, info.low), min(high, info.high)
+        if not low <= target <= high:
+            raise LimitError(
+                f"{axis.value} = {target:g} is outside {low:g} .. {high:g} of vendor and holder; "
+                f"nothing has moved. Choose a target inside."
+            )
+
+    def _check_job(self, job: DetectorJob) -> None:
+        known = {info.name: info for info in self._capabilities.detectors}
+        info = known.get(job.detector)
+        if info is None:
+            raise UnsupportedError(
+                f"no detector {job.detector!r}; there are {', '.join(known)}. Nothing was armed"
+            )
+        if job.scan is not None and (self._capabilities.scan is None or not info.can_scan):
+            raise UnsupportedError(f"{job.detector} cannot record a scan; nothing was armed")
+        mode = self.read_optics().mode
+        if mode not in info.modes:
+            raise ModeError(
+                f"{job.detector} works in {', '.join(sorted(m.value for m in info.modes))}, the "
+                f"optics are in {mode.value}; nothing was armed. Change the mode first"
+            )
+        if not info.min_exposure_s <= job.frame_s <= info.max_exposure_s:
+            raise LimitError(
+                f"a frame of {job.frame_s:g} s is outside {info.min_exposure_s:g} .. "
+                f"{info.max_exposure_s:g} s of {job.detector}; nothing was armed"
+            )
+
+
+def _aged(health: ColumnHealth, by_s: float) -> ColumnHealth:
+    """The same readings, `by_s` older."""
+    older: dict[str, HealthReading] = {
+        name: reading.replace(age_s=reading.age_s + by_s)
+        for name, reading in health.readings().items()
+    }
+    return health.replace(**older)
+
+
+def _translated(work: Callable[[], T], what: str) -> T:
+    """Run `work`; whatever a vendor's library raises becomes one of our errors."""
+    try:
+        return work()
+    except MicroscopeError:
+        raise
+    except OSError as problem:
+        raise UnreachableError(
+            f"{what}: the instrument cannot be reached ({problem}); what it did is not known. "
+            f"Check the vendor's server, then read the instrument back.",
+            beam_state=BeamState.UNKNOWN,
+            vendor_text=str(problem),
+        ) from problem
+    except Exception as problem:
+        raise ProtocolError(
+            f"{what}: the vendor's interface says {type(problem).__name__}: {problem}. "
+            f"Read the instrument back before anything else.",
+            beam_state=BeamState.UNKNOWN,
+            vendor_text=str(problem),
+        ) from problem

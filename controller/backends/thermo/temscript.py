@@ -1,0 +1,347 @@
+"""Thermo Fisher by temscript: on the microscope PC itself, or its HTTP server.
+
+The package is imported only when an instrument is opened.  Its server answers one request at a
+time, in plain JSON and without asking who is there; hence loopback only, and one lane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from controller.backends.deflection import Deflection
+from controller.backends.lane import Lane, ThreadLane
+from controller.backends.laned import LanedAdapter
+from controller.backends.loopback import check_host
+from controller.backends.options import DriverOptions, import_vendor, read_options
+from controller.backends.readings import (
+    Abilities,
+    RawOptics,
+    capabilities,
+    column_health,
+    optics_state,
+)
+from controller.backends.registry import OptionValue
+from controller.backends.site import Site, load_site
+from controller.backends.thermo.units import (
+    NAMES,
+    defocus_nm,
+    overfocus,
+    pose_from_si,
+    range_from_si,
+    si_from_ours,
+)
+from controller.hardware.clock import Clock, WallClock
+from controller.hardware.errors import ArmFailedError, ModeError, UnsupportedError
+from controller.hardware.values import (
+    Axis,
+    AxisState,
+    BlankInfo,
+    Calibration,
+    Capabilities,
+    ColumnHealth,
+    DetectorJob,
+    LongOperation,
+    Mode,
+    OpticsChange,
+    OpticsState,
+    Positive,
+    StageLimits,
+    StagePose,
+    Vector,
+)
+
+MODES = {"IMAGING": Mode.IMAGE, "DIFFRACTION": Mode.DIFFRACTION}
+QUIRKS = frozenset(
+    {
+        "stage-cannot-be-stopped",
+        "silent-clamp-possible",
+        "blank-waits-for-the-camera",
+        "magnification-may-change-with-mode",
+        "binning-changes-exposure",
+        "beam-tilt-not-descanned",
+    }
+)
+
+
+class TemscriptOptions(DriverOptions):
+    """Options of the driver ``thermo-temscript``."""
+
+    host: str | None = None
+    """Of temscript's server; None talks to the scripting interface of this PC."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 8080
+    timeout_s: Positive = 60.0
+    """Of one HTTP request; longer than any exposure and any move."""
+    allow_remote: bool = False
+
+
+class TemscriptInstrument:
+    """Implements `backends.instrument.Instrument`.
+
+    Parameters
+    ----------
+    connect
+        Makes a temscript microscope (any subclass of its ``BaseMicroscope``); called again after
+        a connection broke.
+    """
+
+    def __init__(self, site: Site, connect: Callable[[], Any]) -> None:
+        self._site = site
+        self._connect = connect
+        self._connection: Any = None
+        self._signs = dict(site.stage_signs)
+        if self._ask("get_stage_holder") in ("SINGLE_TILT", "NONE"):
+            self._signs.pop(Axis.BETA, None)
+        self._deflections = {
+            f"{name}_nm": Deflection(
+                f"{name}_nm", site.deflectors.get(f"{name}_nm"), *self._coils(name)
+            )
+            for name in ("beam_shift", "image_shift")
+        }
+        self._capabilities = self._describe()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+        return self._capabilities
+
+    @property
+    def calibration(self) -> Calibration:
+        """From the site file."""
+        return self._site.calibration
+
+    def holder_limits(self) -> StageLimits:
+        """From the site file."""
+        known = self._capabilities.axes
+        ranges = self._site.holder_limits().ranges
+        return StageLimits(ranges={axis: ranges[axis] for axis in ranges if axis in known})
+
+    def read_pose(self) -> StagePose:
+        """Read back."""
+        return pose_from_si(self._ask("get_stage_position"), self._signs)
+
+    def move(self, axis: Axis, target: float) -> None:
+        """GoTo with one axis; blocks until the stage is there."""
+        value = si_from_ours(axis, target, self._signs[axis])
+        self._ask("set_stage_position", {NAMES[axis]: value}, method="GO")
+
+    def axis_state(self, axis: Axis) -> AxisState:
+        """Scripting has one status for all axes."""
+        return AxisState(moving=self._ask("get_stage_status") != "READY")
+
+    def halt(self) -> None:
+        """Scripting offers no stop of the stage."""
+
+    def read_optics(self) -> OpticsState:
+        """Read back.
+
+        Raises
+        ------
+        ModeError
+            STEM, or an illumination that is not calibrated.
+        """
+        mode = self._mode()
+        raw = RawOptics(
+            mode=mode,
+            energy_keV=float(self._ask("get_voltage")) or self._site.energy_keV,
+            spot=int(self._ask("get_spot_size_index")),
+            lens=float(self._ask("get_intensity")),
+            defocus_nm=defocus_nm(
+                self._ask("get_defocus"), metres=1.0, scale=self._site.defocus_scale
+            ),
+            magnification=self._ask("get_indicated_magnification") or None,
+            camera_length_mm=1000 * float(self._ask("get_indicated_camera_length") or 0) or None,
+            beam_shift_nm=self._deflections["beam_shift_nm"].get(),
+            image_shift_nm=self._deflections["image_shift_nm"].get(),
+        )
+        return optics_state(self._site, raw)
+
+    def write_optics(self, change: OpticsChange) -> None:
+        """Send; what can be refused is refused before the first command."""
+        mode = change.mode or self._mode()
+        row = self._site.illumination_for(change, mode)
+        shifts = {
+            name: value
+            for name in self._deflections
+            if (value := getattr(change, name)) is not None
+        }
+        for name, value in shifts.items():
+            self._deflections[name].check(value)
+        if change.mode is not None and change.mode is not self._mode():
+            wanted = next(name for name, ours in MODES.items() if ours is mode)
+            self._ask("set_projection_mode", wanted)
+        if row is not None:
+            self._ask("set_spot_size_index", row.spot)
+            self._ask("set_intensity", row.lens)
+        if change.defocus_nm is not None:
+            scale = self._site.defocus_scale
+            self._ask("set_defocus", overfocus(change.defocus_nm, metres=1.0, scale=scale))
+        for name, value in shifts.items():
+            self._deflections[name].set(value)
+        self._ask("normalize", "ALL")
+
+    def read_health(self) -> ColumnHealth:
+        """Valve, vacuum, screen and holder are read; the rest is the site's word."""
+        vacuum = self._ask("get_vacuum")
+        holder = self._ask("get_stage_holder")
+        known = {
+            "vacuum_ready": vacuum["status"] == "READY",
+            "valve_open": bool(vacuum["column_valves_open"]),
+            "screen_up": self._ask("get_screen_position") == "UP",
+            "holder_inserted": holder not in ("NONE", "INVALID"),
+            "high_tension_on": None if float(self._ask("get_voltage")) > 0 else False,
+        }
+        return column_health(self._site, known, holder_id=f"{self._site.holder.id} ({holder})")
+
+    def operate(self, operation: LongOperation) -> str:
+        """Column valves; confirmed by read-back."""
+        wanted = operation is LongOperation.OPEN_VALVE
+        self._ask("set_column_valves_open", wanted)
+        if bool(self._ask("get_column_valves_open")) is not wanted:
+            raise ModeError(
+                f"the column valves did not {'open' if wanted else 'close'}; the beam is blanked. "
+                f"Look at the vacuum."
+            )
+        return ""
+
+    def set_blanked(self, blanked: bool) -> None:
+        """Beam blanker of the illumination system."""
+        self._ask("set_beam_blanked", blanked)
+
+    def is_blanked(self) -> bool | None:
+        """Read back."""
+        return bool(self._ask("get_beam_blanked"))
+
+    def prepare(self, job: DetectorJob) -> None:
+        """Set binning and exposure, then compare: setting the binning changes the exposure."""
+        camera = self._site.detector(job.detector)
+        wanted = {"binning": camera.binning, "exposure(s)": job.frame_s}
+        self._ask("set_camera_param", job.detector, wanted)
+        got = self._ask("get_camera_param", job.detector)
+        for name, value in wanted.items():
+            if not abs(float(got[name]) - value) <= 0.01 * value:
+                raise ArmFailedError(
+                    f"{job.detector}: {name} reads {got[name]} after {value:g} was set; nothing is "
+                    f"armed and the beam is blanked. Choose values that the camera offers."
+                )
+
+    def acquire(self, job: DetectorJob) -> NDArray[np.generic]:
+        """One image; blocks for exposure and readout."""
+        images = self._ask("acquire", job.detector)
+        return np.asarray(images[job.detector])
+
+    def close(self) -> None:
+        """Forget the connection."""
+        self._connection = None
+
+    # --- inside --------------------------------------------------------------------------------
+
+    def _ask(self, name: str, *args: Any, **named: Any) -> Any:  # noqa: ANN401  (untyped package)
+        if self._connection is None:
+            self._connection = self._connect()
+        try:
+            return getattr(self._connection, name)(*args, **named)
+        except OSError:
+            self._connection = None
+            raise
+
+    def _coils(self, name: str) -> tuple[Callable[[], Vector], Callable[[Vector], None]]:
+        def read() -> Vector:
+            x, y = self._ask(f"get_{name}")
+            return float(x), float(y)
+
+        def write(raw: Vector) -> None:
+            self._ask(f"set_{name}", raw)
+
+        return read, write
+
+    def _mode(self) -> Mode:
+        if self._ask("get_instrument_mode") != "TEM":
+            raise ModeError(
+                "the column is in STEM mode, in which this driver drives nothing; the beam stays "
+                "blanked. Change to TEM by hand."
+            )
+        return MODES[self._ask("get_projection_mode")]
+
+    def _describe(self) -> Capabilities:
+        limits = self._ask("get_stage_limits")
+        ranges = {
+            axis: range_from_si(axis, limits[NAMES[axis]][0], limits[NAMES[axis]][1], sign)
+            for axis, sign in self._signs.items()
+            if NAMES[axis] in limits
+        }
+        missing = [
+            camera.name for camera in self._site.detectors if camera.name not in self._cams()
+        ]
+        if missing:
+            raise UnsupportedError(
+                f"the site file names the cameras {', '.join(missing)}, the interface has "
+                f"{', '.join(self._cams()) or 'none'}; nothing was opened. Correct the site file."
+            )
+        abilities = Abilities(
+            vendor="Thermo Fisher",
+            api=f"temscript {self._ask('get_version')}",
+            settings=frozenset(
+                {
+                    "mode",
+                    "defocus_nm",
+                    "probe_current_pA",
+                    "beam_diameter_nm",
+                    "convergence_semiangle_mrad",
+                }
+            ),
+            modes=frozenset(MODES.values()),
+            blank=BlankInfo(
+                latency_s=self._site.blank_latency_s,
+                readable=True,
+                independent=False,
+                kind="electrostatic",
+            ),
+            operations=frozenset({LongOperation.OPEN_VALVE, LongOperation.CLOSE_VALVE}),
+            quirks=QUIRKS,
+            readable=frozenset({"vacuum_ready", "valve_open", "screen_up", "holder_inserted"}),
+            simulated=self._ask("get_family") == "NULL",
+        )
+        return capabilities(self._site, abilities, ranges)
+
+    def _cams(self) -> list[str]:
+        return sorted(self._ask("get_cameras"))
+
+
+def open_adapter(
+    options: Mapping[str, OptionValue],
+    *,
+    clock: Clock | None = None,
+    run_dir: Path | None = None,
+) -> LanedAdapter:
+    """Open the column, beam blanked; see `registry.AdapterFactory`."""
+    wanted = read_options(TemscriptOptions, "thermo-temscript", options)
+    site = load_site(wanted.site)
+    temscript = import_vendor("temscript", "pip install 'lodestem[thermo]'")
+    if wanted.host is None:
+        connect = temscript.Microscope
+    else:
+        check_host(wanted.host, allow_remote=wanted.allow_remote, what="temscript's server")
+        address = (wanted.host, wanted.port)
+
+        def connect() -> Any:  # noqa: ANN401  (untyped package)
+            return temscript.RemoteMicroscope(address, transport="JSON", timeout=wanted.timeout_s)
+
+    return adapter_on(site, connect, ThreadLane("temscript"), clock or WallClock())
+
+
+def adapter_on(site: Site, connect: Callable[[], Any], lane: Lane, clock: Clock) -> LanedAdapter:
+    """An adapter on a lane; the connection is made in the lane, to which COM binds it."""
+    try:
+        instrument = lane.call(
+            lambda: TemscriptInstrument(site, connect), "connecting", timeout_s=60.0
+        )
+        return LanedAdapter(instrument, lane, clock)
+    except BaseException:
+        lane.close()
+        raise
