@@ -14,17 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from controller.backends.deflection import Deflection
+from controller.backends.camera_column import ILLUMINATION, CameraColumn, Coils
 from controller.backends.lane import Lane, ThreadLane
 from controller.backends.laned import LanedAdapter
 from controller.backends.loopback import check_host
 from controller.backends.options import DriverOptions, import_vendor, read_options
 from controller.backends.readings import (
     Abilities,
-    RawOptics,
     capabilities,
     column_health,
-    optics_state,
 )
 from controller.backends.registry import OptionValue
 from controller.backends.site import Site, load_site
@@ -42,20 +40,20 @@ from controller.hardware.values import (
     Axis,
     AxisState,
     BlankInfo,
-    Calibration,
     Capabilities,
     ColumnHealth,
     DetectorJob,
     LongOperation,
     Mode,
-    OpticsChange,
-    OpticsState,
     Positive,
-    StageLimits,
     StagePose,
     Vector,
 )
 
+IN_STEM = (
+    "the column is in STEM mode, in which this driver drives nothing; the beam stays blanked. "
+    "Change to TEM by hand."
+)
 MODES = {"IMAGING": Mode.IMAGE, "DIFFRACTION": Mode.DIFFRACTION}
 QUIRKS = frozenset(
     {
@@ -80,7 +78,7 @@ class TemscriptOptions(DriverOptions):
     allow_remote: bool = False
 
 
-class TemscriptInstrument:
+class TemscriptInstrument(CameraColumn):
     """Implements `backends.instrument.Instrument`.
 
     Parameters
@@ -91,35 +89,13 @@ class TemscriptInstrument:
     """
 
     def __init__(self, site: Site, connect: Callable[[], Any]) -> None:
-        self._site = site
         self._connect = connect
         self._connection: Any = None
         self._signs = dict(site.stage_signs)
         if self._ask("get_stage_holder") in ("SINGLE_TILT", "NONE"):
             self._signs.pop(Axis.BETA, None)
-        self._deflections = {
-            f"{name}_nm": Deflection(
-                f"{name}_nm", site.deflectors.get(f"{name}_nm"), *self._coils(name)
-            )
-            for name in ("beam_shift", "image_shift")
-        }
+        super().__init__(site)
         self._capabilities = self._describe()
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What it can do."""
-        return self._capabilities
-
-    @property
-    def calibration(self) -> Calibration:
-        """From the site file."""
-        return self._site.calibration
-
-    def holder_limits(self) -> StageLimits:
-        """From the site file."""
-        known = self._capabilities.axes
-        ranges = self._site.holder_limits().ranges
-        return StageLimits(ranges={axis: ranges[axis] for axis in ranges if axis in known})
 
     def read_pose(self) -> StagePose:
         """Read back."""
@@ -136,54 +112,6 @@ class TemscriptInstrument:
 
     def halt(self) -> None:
         """Scripting offers no stop of the stage."""
-
-    def read_optics(self) -> OpticsState:
-        """Read back.
-
-        Raises
-        ------
-        ModeError
-            STEM, or an illumination that is not calibrated.
-        """
-        mode = self._mode()
-        raw = RawOptics(
-            mode=mode,
-            energy_keV=float(self._ask("get_voltage")) or self._site.energy_keV,
-            spot=int(self._ask("get_spot_size_index")),
-            lens=float(self._ask("get_intensity")),
-            defocus_nm=defocus_nm(
-                self._ask("get_defocus"), metres=1.0, scale=self._site.defocus_scale
-            ),
-            magnification=self._ask("get_indicated_magnification") or None,
-            camera_length_mm=1000 * float(self._ask("get_indicated_camera_length") or 0) or None,
-            beam_shift_nm=self._deflections["beam_shift_nm"].get(),
-            image_shift_nm=self._deflections["image_shift_nm"].get(),
-        )
-        return optics_state(self._site, raw)
-
-    def write_optics(self, change: OpticsChange) -> None:
-        """Send; what can be refused is refused before the first command."""
-        mode = change.mode or self._mode()
-        row = self._site.illumination_for(change, mode)
-        shifts = {
-            name: value
-            for name in self._deflections
-            if (value := getattr(change, name)) is not None
-        }
-        for name, value in shifts.items():
-            self._deflections[name].check(value)
-        if change.mode is not None and change.mode is not self._mode():
-            wanted = next(name for name, ours in MODES.items() if ours is mode)
-            self._ask("set_projection_mode", wanted)
-        if row is not None:
-            self._ask("set_spot_size_index", row.spot)
-            self._ask("set_intensity", row.lens)
-        if change.defocus_nm is not None:
-            scale = self._site.defocus_scale
-            self._ask("set_defocus", overfocus(change.defocus_nm, metres=1.0, scale=scale))
-        for name, value in shifts.items():
-            self._deflections[name].set(value)
-        self._ask("normalize", "ALL")
 
     def read_health(self) -> ColumnHealth:
         """Valve, vacuum, screen and holder are read; the rest is the site's word."""
@@ -250,23 +178,55 @@ class TemscriptInstrument:
             self._connection = None
             raise
 
-    def _coils(self, name: str) -> tuple[Callable[[], Vector], Callable[[Vector], None]]:
+    def _coils(self, name: str) -> Coils:
+        thing = name.removesuffix("_nm")
+
         def read() -> Vector:
-            x, y = self._ask(f"get_{name}")
+            x, y = self._ask(f"get_{thing}")
             return float(x), float(y)
 
         def write(raw: Vector) -> None:
-            self._ask(f"set_{name}", raw)
+            self._ask(f"set_{thing}", raw)
 
         return read, write
 
     def _mode(self) -> Mode:
         if self._ask("get_instrument_mode") != "TEM":
-            raise ModeError(
-                "the column is in STEM mode, in which this driver drives nothing; the beam stays "
-                "blanked. Change to TEM by hand."
-            )
+            raise ModeError(IN_STEM)
         return MODES[self._ask("get_projection_mode")]
+
+    def _set_mode(self, mode: Mode) -> None:
+        self._ask("set_projection_mode", next(name for name, ours in MODES.items() if ours is mode))
+
+    def _spot(self) -> int:
+        return int(self._ask("get_spot_size_index"))
+
+    def _lens(self) -> float:
+        return float(self._ask("get_intensity"))
+
+    def _set_illumination(self, spot: int, lens: float) -> None:
+        self._ask("set_spot_size_index", spot)
+        self._ask("set_intensity", lens)
+
+    def _energy_keV(self) -> float | None:
+        return float(self._ask("get_voltage")) or None
+
+    def _defocus_nm(self) -> float:
+        scale = self._site.defocus_scale
+        return defocus_nm(float(self._ask("get_defocus")), metres=1.0, scale=scale)
+
+    def _set_defocus_nm(self, defocus_nm: float) -> None:
+        scale = self._site.defocus_scale
+        self._ask("set_defocus", overfocus(defocus_nm, metres=1.0, scale=scale))
+
+    def _magnification(self) -> float | None:
+        return float(self._ask("get_indicated_magnification")) or None
+
+    def _camera_length_mm(self) -> float | None:
+        return 1000 * float(self._ask("get_indicated_camera_length")) or None
+
+    def _settle_lenses(self) -> None:
+        self._ask("normalize", "ALL")
 
     def _describe(self) -> Capabilities:
         limits = self._ask("get_stage_limits")
@@ -286,15 +246,7 @@ class TemscriptInstrument:
         abilities = Abilities(
             vendor="Thermo Fisher",
             api=f"temscript {self._ask('get_version')}",
-            settings=frozenset(
-                {
-                    "mode",
-                    "defocus_nm",
-                    "probe_current_pA",
-                    "beam_diameter_nm",
-                    "convergence_semiangle_mrad",
-                }
-            ),
+            settings=ILLUMINATION | {"mode", "defocus_nm"},
             modes=frozenset(MODES.values()),
             blank=BlankInfo(
                 latency_s=self._site.blank_latency_s,
