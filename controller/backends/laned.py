@@ -90,11 +90,22 @@ class LanedAdapter:
         Carries every call.
     clock
         The clock that this instrument lives by.
+    detector_lane
+        Carries `Instrument.acquire` where the camera has a connection of its own; blanking then
+        does not wait for it.
     """
 
-    def __init__(self, instrument: Instrument, lane: Lane, clock: Clock) -> None:
+    def __init__(
+        self,
+        instrument: Instrument,
+        lane: Lane,
+        clock: Clock,
+        *,
+        detector_lane: Lane | None = None,
+    ) -> None:
         self._instrument = instrument
         self._lane = lane
+        self._detector_lane = detector_lane or lane
         self._clock = clock
         self._state = threading.RLock()
         self._move: _Move | None = None
@@ -278,7 +289,7 @@ class LanedAdapter:
             job = armed.job
             self._open = True
             self._call(lambda: self._instrument.set_blanked(False), "opening the beam")
-            armed.task = self._lane.start(lambda: self._instrument.acquire(job), job.detector)
+            armed.task = self._acquire(job)
 
     def blank_beam(self) -> None:
         """Take the beam off; waits for a detector that keeps the lane, never for a move."""
@@ -352,6 +363,7 @@ class LanedAdapter:
         finally:
             self._lane.start(self._instrument.close, "closing")
             self._lane.close()
+            self._detector_lane.close()
 
     # --- inside ------------------------------------------------------------------------------
 
@@ -371,8 +383,14 @@ class LanedAdapter:
         move = self._move
         return None if move is None or move.task.done() else move
 
+    def _acquire(self, job: DetectorJob) -> Task[NDArray[np.generic]]:
+        return self._detector_lane.start(lambda: self._instrument.acquire(job), job.detector)
+
     def _exposing(self) -> bool:
+        """Whether an exposure keeps the lane."""
         armed = self._armed
+        if self._detector_lane is not self._lane:
+            return False
         return armed is not None and armed.task is not None and not armed.task.done()
 
     def _exposure_s(self) -> float:
@@ -388,7 +406,7 @@ class LanedAdapter:
     def _wait(self, armed: _Armed, timeout_s: float) -> NDArray[np.generic]:
         job = armed.job
         if armed.task is None:
-            armed.task = self._lane.start(lambda: self._instrument.acquire(job), job.detector)
+            armed.task = self._acquire(job)
         task = armed.task
         try:
             return _translated(lambda: task.result(timeout_s), f"reading {job.detector}")
