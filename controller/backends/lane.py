@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from controller.hardware.clock import Clock
 from controller.hardware.errors import BeamState, ReplyTimeoutError
 
 T = TypeVar("T")
@@ -132,31 +131,6 @@ class ThreadLane:
             if task is None:
                 return
             task.run()
-
-
-class InlineLane:
-    """A lane for calls that never block: they run in the thread that asks, one at a time."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._lock = threading.RLock()
-
-    def start(self, work: Callable[[], T], what: str, *, urgent: bool = False) -> Task[T]:
-        """Run now; see `Lane.start`."""
-        task = _ThreadTask(work, what)
-        with self._lock:
-            task.run()
-        return task
-
-    def call(
-        self, work: Callable[[], T], what: str, *, timeout_s: float, urgent: bool = False
-    ) -> T:
-        """Run now; see `Lane.call`."""
-        with self._lock:
-            return work()
-
-    def close(self) -> None:
-        """Nothing to end."""
 
 
 def _timeout(what: str, timeout_s: float, *, begun: bool) -> ReplyTimeoutError:

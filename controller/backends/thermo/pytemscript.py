@@ -59,6 +59,7 @@ QUIRKS = frozenset(
         "falcon-protector-may-delay-the-blanker",
         "blank-waits-for-the-camera",
         "errors-may-come-as-the-word-ERROR",
+        "an-image-waits-for-pumps-and-dewars-with-the-beam-open",
         "image-beam-shift-moves-the-beam-too",
     }
 )
