@@ -85,6 +85,7 @@ class CameraColumn(ABC):
         now = self._mode()
         mode = change.mode or now
         row = self._site.illumination_for(change, mode)
+        step = self._site.projection_for(change, mode)
         shifts = {
             name: value
             for name in self._deflections
@@ -94,6 +95,8 @@ class CameraColumn(ABC):
             self._deflections[name].check(value)
         if mode is not now:
             self._set_mode(mode)
+        if step is not None:
+            self._set_projection(mode, step.index)
         if row is not None:
             self._set_illumination(row.spot, row.lens)
         if change.defocus_nm is not None:
@@ -115,6 +118,10 @@ class CameraColumn(ABC):
     @abstractmethod
     def _set_mode(self, mode: Mode) -> None:
         """Change to one of ``capabilities.modes``."""
+
+    @abstractmethod
+    def _set_projection(self, mode: Mode, index: int) -> None:
+        """Choose a magnification (image mode) or a camera length by the vendor's index."""
 
     @abstractmethod
     def _spot(self) -> int:

@@ -126,6 +126,8 @@ def capabilities(
     """
     attested = frozenset(f"{name}-attested" for name in site.attested - abilities.readable)
     settings = abilities.settings - set(DEFLECTORS) | set(site.deflectors)
+    for row in site.projections:
+        settings |= {"pixel_size_nm" if row.mode is Mode.IMAGE else "detector_sampling_mrad"}
     diameters = [row.beam_diameter_nm for row in site.illuminations]
     detectors = tuple(
         DetectorInfo(

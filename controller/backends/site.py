@@ -85,6 +85,27 @@ class Illumination(Frozen):
         return mode in self.modes and spot == self.spot and near
 
 
+class Projection(Frozen):
+    """One step of the projector: a magnification, or a camera length."""
+
+    mode: Mode
+    index: int
+    """As the vendor's interface counts them in this mode."""
+    pixel_size_nm: Positive | None = None
+    """In image mode, on the camera as this file bins it."""
+    detector_sampling_mrad: Positive | None = None
+    """In the other modes."""
+
+    @model_validator(mode="after")
+    def _says_what_belongs_to_its_mode(self) -> Self:
+        wanted, other = "pixel_size_nm", "detector_sampling_mrad"
+        if self.mode is not Mode.IMAGE:
+            wanted, other = other, wanted
+        if getattr(self, wanted) is None or getattr(self, other) is not None:
+            raise ValueError(f"a projection of mode {self.mode.value} has {wanted} and no {other}")
+        return self
+
+
 class Deflector(Frozen):
     """Linear calibration of a deflector: value = matrix · (raw − neutral)."""
 
@@ -154,6 +175,8 @@ class Site(Frozen):
     current_relative_sigma: NonNegative
     detectors: Annotated[tuple[SiteDetector, ...], Field(min_length=1)]
     illuminations: Annotated[tuple[Illumination, ...], Field(min_length=1)]
+    projections: tuple[Projection, ...] = ()
+    """Steps of the projector that may be chosen; without any, a person sets it."""
     blank_latency_s: NonNegative
     """Longest time from the command to blank until no electron arrives, readout of the camera
     included where camera and blanker share one connection. Measure it."""
@@ -223,6 +246,28 @@ class Site(Frozen):
             f"could not be bounded; the beam stays blanked. Apply one of them, or calibrate this."
         )
 
+    def projection_for(self, change: OpticsChange, mode: Mode) -> Projection | None:
+        """The step of the projector that `change` asks for; None if it asks for none.
+
+        Raises
+        ------
+        LimitError
+            There is none within 5 %. Nothing was changed.
+        """
+        name = "pixel_size_nm" if mode is Mode.IMAGE else "detector_sampling_mrad"
+        asked: float | None = getattr(change, name)
+        if asked is None:
+            return None
+        rows = [row for row in self.projections if row.mode is mode]
+        near = [row for row in rows if _near(getattr(row, name), asked)]
+        if not near:
+            listed = ", ".join(f"{getattr(row, name):g}" for row in rows)
+            raise LimitError(
+                f"{name} = {asked:g} is none of the steps of the projector; nothing was changed. "
+                f"The site file has: {listed or 'none for this mode'}."
+            )
+        return min(near, key=lambda row: abs(getattr(row, name) - asked))
+
     def illumination_for(self, change: OpticsChange, mode: Mode) -> Illumination | None:
         """The calibrated setting that `change` asks for; None if it asks for none.
 
@@ -240,8 +285,7 @@ class Site(Frozen):
             return None
         rows = [row for row in self.illuminations if mode in row.modes]
         for row in rows:
-            pairs = [(getattr(row, name), value) for name, value in wanted.items()]
-            if all(abs(has - asked) <= ROW_TOLERANCE * asked for has, asked in pairs):
+            if all(_near(getattr(row, name), value) for name, value in wanted.items()):
                 return row
         listed = "; ".join(
             f"{row.beam_diameter_nm:g} nm, {row.probe_current_pA:g} pA, "
@@ -253,6 +297,10 @@ class Site(Frozen):
             f"{asked_for} is no calibrated illumination of mode {mode.value}; nothing was changed. "
             f"The site file has: {listed or 'none for this mode'}."
         )
+
+
+def _near(has: float | None, asked: float) -> bool:
+    return has is not None and abs(has - asked) <= ROW_TOLERANCE * asked
 
 
 def load_site(path: Path | str) -> Site:

@@ -167,6 +167,9 @@ class AcmeInstrument(CameraColumn):
     def _set_mode(self, mode: Mode) -> None:
         self._acme.diffraction = mode is Mode.DIFFRACTION
 
+    def _set_projection(self, mode: Mode, index: int) -> None:
+        raise UnsupportedError("the projector cannot be set; nothing was changed")
+
     def _spot(self) -> int:
         return self._acme.spot
 

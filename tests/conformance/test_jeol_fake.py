@@ -18,7 +18,7 @@ from controller.backends.jeol.units import (
 from controller.backends.laned import LanedAdapter
 from controller.backends.site import load_site
 from controller.hardware.clock import VirtualClock
-from controller.hardware.errors import LimiterHitError, ModeError, ProtocolError
+from controller.hardware.errors import LimiterHitError, LimitError, ModeError, ProtocolError
 from controller.hardware.values import (
     Axis,
     Condition,
@@ -145,6 +145,15 @@ def test_the_camera_length_follows_its_unit() -> None:
     assert adapter.read_optics().camera_length_mm == pytest.approx(400)
     assert camera_length_mm(1.2, "m") == pytest.approx(1200)
     assert camera_length_mm(50, "X") is None
+
+
+def test_the_projector_is_set_by_the_steps_of_the_site_file() -> None:
+    adapter, fake = opened()
+    adapter.write_optics(OpticsChange(pixel_size_nm=0.28))
+    adapter.write_optics(OpticsChange(mode=Mode.DIFFRACTION, detector_sampling_mrad=0.035))
+    assert fake.sent == ["selector 20", "selector 9"]
+    with pytest.raises(LimitError, match=r"detector_sampling_mrad = 1 is none of the steps"):
+        adapter.write_optics(OpticsChange(detector_sampling_mrad=1.0))
 
 
 def test_flash_and_refill_are_seen_while_they_run() -> None:

@@ -81,6 +81,15 @@ def test_a_blanker_that_answers_nonsense_keeps_the_beam_from_opening(pair: Pair)
     assert fake.optics.is_beam_blanked is True
 
 
+def test_the_beam_does_not_open_while_the_vendor_would_wait_for_a_pump(pair: Pair) -> None:
+    adapter, fake = pair
+    adapter.arm(TestPytemscriptFakeAdapter().camera_job(adapter))
+    fake.vacuum.is_buffer_running = True
+    with pytest.raises(ModeError, match=r"with the beam open; the beam stays blanked"):
+        adapter.open_beam()
+    assert fake.optics.is_beam_blanked is True
+
+
 def test_gun_dewar_and_flash_are_read(pair: Pair) -> None:
     adapter, fake = pair
     fake.gun.feg_state = "NOT_EMITTING"

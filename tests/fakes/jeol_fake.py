@@ -151,6 +151,9 @@ class JeolFake:
     def SetCL3(self, value: int) -> None:  # noqa: N802
         self.cl3 = value
 
+    def SetSelector(self, index: int) -> None:  # noqa: N802
+        self.sent.append(f"selector {index}")
+
     def GetMagValue(self) -> list[Any]:  # noqa: N802
         return [40, "cm", "40cm"] if self.function == 4 else [50000, "X", "x50k"]
 

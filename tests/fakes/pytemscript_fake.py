@@ -125,6 +125,8 @@ class _Projection:
         self.kind = 1
         self.defocus = 0.0
         self.image_shift: Any = Pair()
+        self.magnification_index = 12
+        self.camera_length_index = 7
 
     @property
     def mode(self) -> str:

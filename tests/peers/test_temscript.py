@@ -179,6 +179,18 @@ def test_a_beam_that_somebody_spread_by_hand_is_refused(adapter: LanedAdapter, p
     assert adapter.read_optics().probe_current_pA == 20.0
 
 
+def test_the_projector_goes_to_a_step_of_the_site_file_and_is_read_back(
+    adapter: LanedAdapter, port: int
+) -> None:
+    there = import_module("temscript").RemoteMicroscope(("127.0.0.1", port))
+    adapter.write_optics(OpticsChange(mode=Mode.IMAGE, pixel_size_nm=3.8))
+    assert there.get_magnification_index() == 5
+    assert adapter.read_optics().pixel_size_nm == pytest.approx(3.84)
+    with pytest.raises(LimitError, match=r"pixel_size_nm = 7 is none of the steps"):
+        adapter.write_optics(OpticsChange(pixel_size_nm=7.0))
+    adapter.write_optics(OpticsChange(pixel_size_nm=1.92))
+
+
 def test_an_image_shift_that_is_not_calibrated_may_not_move(
     adapter: LanedAdapter, port: int
 ) -> None:

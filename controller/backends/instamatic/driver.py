@@ -196,6 +196,9 @@ class InstamaticInstrument(CameraColumn):
     def _set_mode(self, mode: Mode) -> None:
         self._tem.ask("setFunctionMode", "mag1" if mode is Mode.IMAGE else "diff")
 
+    def _set_projection(self, mode: Mode, index: int) -> None:
+        self._tem.ask("setMagnificationIndex", index)
+
     def _spot(self) -> int:
         return int(as_float(self._tem.ask("getSpotSize"), "spot size"))
 

@@ -280,6 +280,9 @@ class JeolInstrument(CameraColumn):
         wanted = next(index for index, ours in FUNCTIONS.items() if ours is mode)
         self._jeol.optics.SelectFunctionMode(wanted)
 
+    def _set_projection(self, mode: Mode, index: int) -> None:
+        self._jeol.optics.SetSelector(index)
+
     def _spot(self) -> int:
         return int(as_float(self._jeol.optics.GetSpotSize(), "spot size"))
 

@@ -258,7 +258,8 @@ class NionInstrument:
         )
         ranges = {axis: (site.axes[axis].low, site.axes[axis].high) for axis in (Axis.X, Axis.Y)}
         described = capabilities(site, abilities, ranges)
-        settings = described.settings - {"image_shift_nm"}
+        unset = {"image_shift_nm", "pixel_size_nm", "detector_sampling_mrad"}
+        settings = described.settings - unset
         scanning = tuple(info.replace(can_scan=True) for info in described.detectors)
         engine = ScanInfo(max_shape=(4096, 4096), min_dwell_s=self._controls.min_dwell_s)
         return described.replace(

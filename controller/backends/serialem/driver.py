@@ -234,6 +234,12 @@ class SerialEMInstrument(CameraColumn):
         else:
             self._sem.SetCamLenIndex(self._options.camera_length_index)
 
+    def _set_projection(self, mode: Mode, index: int) -> None:
+        if mode is Mode.IMAGE:
+            self._sem.SetMagIndex(index)
+        else:
+            self._sem.SetCamLenIndex(index)
+
     def _spot(self) -> int:
         return int(self._numbers("ReportSpotSize", 1)[0])
 

@@ -166,7 +166,15 @@ class PytemscriptInstrument(CameraColumn):
         return ""
 
     def set_blanked(self, blanked: bool) -> None:
-        """Beam blanker of the illumination system."""
+        """Beam blanker of the illumination system.
+
+        Raises
+        ------
+        ModeError
+            A pump runs or a dewar fills: the image would wait for it with the beam open.
+        """
+        if not blanked:
+            self._check_nothing_to_wait_for()
         (self._tem.optics.beam_blank if blanked else self._tem.optics.beam_unblank)()
 
     def is_blanked(self) -> bool | None:
@@ -202,6 +210,14 @@ class PytemscriptInstrument(CameraColumn):
         self._tem.disconnect()
 
     # --- inside --------------------------------------------------------------------------------
+
+    def _check_nothing_to_wait_for(self) -> None:
+        filling = _known(lambda: as_bool(self._tem.temperature.is_dewar_filling, "dewar filling"))
+        if filling or as_bool(self._tem.vacuum.is_buffer_running, "buffer pump"):
+            raise ModeError(
+                "the buffer pump runs or a dewar is filling, and pytemscript would wait for it "
+                "before the image, with the beam open; the beam stays blanked. Wait, then expose."
+            )
 
     def _flash_due(self) -> bool:
         return as_bool(self._tem.gun.is_flashing_advised(0), "flashing advised") or as_bool(
@@ -259,6 +275,12 @@ class PytemscriptInstrument(CameraColumn):
 
     def _set_mode(self, mode: Mode) -> None:
         self._tem.optics.projection.mode = 1 if mode is Mode.IMAGE else 2
+
+    def _set_projection(self, mode: Mode, index: int) -> None:
+        if mode is Mode.IMAGE:
+            self._tem.optics.projection.magnification_index = index
+        else:
+            self._tem.optics.projection.camera_length_index = index
 
     def _spot(self) -> int:
         return int(as_float(self._tem.optics.illumination.spotsize, "spot"))

@@ -198,6 +198,9 @@ class TemscriptInstrument(CameraColumn):
     def _set_mode(self, mode: Mode) -> None:
         self._ask("set_projection_mode", next(name for name, ours in MODES.items() if ours is mode))
 
+    def _set_projection(self, mode: Mode, index: int) -> None:
+        self._ask("set_magnification_index", index)
+
     def _spot(self) -> int:
         return int(self._ask("get_spot_size_index"))
 

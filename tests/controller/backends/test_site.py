@@ -46,6 +46,11 @@ def test_a_complete_file_is_read() -> None:
         ("max_current_pA", 10, "an illumination of 50 pA is above max_current_pA = 10 pA"),
         ("holder", {"id": "h", "limits": {"alpha_deg": [5, -5]}}, "alpha_deg: 5 .. -5 is empty"),
         ("deflectors", {"gun": {}}, "deflectors.gun"),
+        (
+            "projections",
+            [{"mode": "image", "index": 3, "detector_sampling_mrad": 1.0}],
+            "a projection of mode image has pixel_size_nm and no detector_sampling_mrad",
+        ),
     ],
 )
 def test_what_is_wrong_is_named_with_its_key(
