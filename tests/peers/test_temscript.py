@@ -17,6 +17,7 @@ import pytest
 
 from controller.backends.lane import ThreadLane
 from controller.backends.laned import LanedAdapter
+from controller.backends.registry import available_adapters, load_adapter_factory
 from controller.backends.site import load_site
 from controller.backends.thermo.temscript import adapter_on, open_adapter
 from controller.hardware.clock import WallClock
@@ -32,15 +33,19 @@ from controller.hardware.errors import (
 from controller.hardware.values import (
     Axis,
     DetectorJob,
+    Exposure,
+    Frame,
     Mode,
     OpticsChange,
     PartialPose,
+    Purpose,
     Scan,
     Settle,
 )
 from controller.safety.dose import DoseLedger
 from controller.safety.gate import GuardedMicroscope
 from controller.safety.limits import DoseLimits
+from controller.server.session import open_session
 from tests.conformance.adapter_suite import AdapterTests
 from tests.conformance.microscope_suite import MicroscopeTests
 from tests.peers.process import free_port, running
@@ -228,6 +233,39 @@ def test_a_server_that_is_gone_is_unreachable(tmp_path: Path) -> None:
         adapter = over_http(number)
     with pytest.raises(UnreachableError, match="cannot be reached"):
         adapter.read_pose()
+
+
+def test_every_driver_is_found_by_its_name() -> None:
+    """Needs lodestem installed, as ``make test-peers`` does."""
+    assert {"thermo-temscript", "thermo-pytemscript", "instamatic", "nion", "jeol", "serialem"} <= (
+        set(available_adapters())
+    )
+    assert load_adapter_factory("thermo-temscript") is open_adapter
+
+
+def test_a_session_opens_it_by_name_moves_exposes_and_charges(port: int, tmp_path: Path) -> None:
+    temscript = import_module("temscript")
+    as_an_operator_leaves_it(temscript.RemoteMicroscope(("127.0.0.1", port)))
+    options = {"site": str(SITE), "host": "127.0.0.1", "port": port}
+    with open_session(
+        "thermo-temscript", options, run_dir=tmp_path / "run", dose_limits=LIMITS
+    ) as session:
+        microscope = session.microscope
+        moved = microscope.stage.move(PartialPose(x_um=2.5, alpha_deg=3.0))
+        frame = microscope.expose(
+            Exposure(
+                exposure_id=UUID(int=11),
+                area="S00",
+                purpose=Purpose.SURVEY,
+                detector="CCD",
+                duration_s=0.1,
+            )
+        )
+        assert abs(moved.residual[Axis.ALPHA]) < 0.01
+        assert isinstance(frame, Frame)
+        assert frame.data.shape == (256, 256)
+        assert session.ledger.records()[0].charged_e_per_A2 == frame.charged_e_per_A2 > 0
+    assert temscript.RemoteMicroscope(("127.0.0.1", port)).get_beam_blanked() is True
 
 
 def test_another_machine_is_refused() -> None:
