@@ -21,17 +21,17 @@ from numpy.typing import NDArray
 
 from controller.backends.instrument import Instrument
 from controller.backends.lane import Lane, Task
+from controller.backends.readings import aged
+from controller.backends.refusals import check_job, check_settings, check_target
+from controller.backends.vendor_errors import translated
 from controller.hardware.clock import Clock
 from controller.hardware.errors import (
     ArmFailedError,
     BeamState,
     ExposureTimeoutError,
-    LimitError,
     MicroscopeError,
     ModeError,
-    ProtocolError,
     ReplyTimeoutError,
-    UnreachableError,
     UnsupportedError,
 )
 from controller.hardware.values import (
@@ -42,7 +42,6 @@ from controller.hardware.values import (
     ColumnHealth,
     DetectorJob,
     FrameBatch,
-    HealthReading,
     LongOperation,
     LongOperationResult,
     OpticsChange,
@@ -52,6 +51,8 @@ from controller.hardware.values import (
     StagePose,
 )
 
+CONNECT_S = 120.0
+"""Deadline of the first call; some vendors take a minute to say that they cannot be reached."""
 CALL_S = 10.0
 """Deadline of an ordinary call."""
 MOVE_FACTOR = 20.0
@@ -158,7 +159,7 @@ class LanedAdapter:
         ModeError
             The move before has not ended, or the beam is open.
         """
-        self._check_target(axis, target)
+        check_target(axis, target, self._capabilities, self._holder)
         with self._state:
             if self._moving() is not None:
                 raise ModeError(
@@ -181,7 +182,7 @@ class LanedAdapter:
         with self._state:
             move, self._move = self._move, None
         if move is not None:
-            _translated(lambda: move.task.result(0.0), f"moving {move.axis.value}")
+            translated(lambda: move.task.result(0.0), f"moving {move.axis.value}")
         return self._call(lambda: self._instrument.axis_state(axis), "reading the stage")
 
     def halt(self) -> None:
@@ -210,16 +211,7 @@ class LanedAdapter:
         UnsupportedError
             A mode or setting that this instrument has not. Nothing was sent.
         """
-        asked = change.model_dump(exclude_none=True)
-        missing = asked.keys() - self._capabilities.settings
-        mode = change.mode
-        if mode is not None and mode not in self._capabilities.modes:
-            missing = {*missing, f"mode {mode.value}"}
-        if missing:
-            raise UnsupportedError(
-                f"this instrument cannot set {', '.join(sorted(missing))}; nothing was changed. "
-                f"A person has to set it by hand."
-            )
+        check_settings(change, self._capabilities)
         self._call(
             lambda: self._instrument.write_optics(change), "setting the optics", timeout_s=60.0
         )
@@ -229,7 +221,7 @@ class LanedAdapter:
         busy = self._moving() is not None or self._exposing()
         now_s = self._clock.now_s()
         if self._health is not None and (busy or now_s - self._health[0] < HEALTH_FRESH_S):
-            return _aged(self._health[1], now_s - self._health[0])
+            return aged(self._health[1], now_s - self._health[0])
         health = self._call(self._instrument.read_health, "reading the column")
         self._health = (self._clock.now_s(), health)
         return health
@@ -299,7 +291,7 @@ class LanedAdapter:
         if self._moving() is not None and not self._open:
             return
         timeout_s = CALL_S + self._exposure_s()
-        _translated(lambda: task.result(timeout_s, insist=True), "blanking the beam")
+        translated(lambda: task.result(timeout_s, insist=True), "blanking the beam")
         self._open = False
 
     def read_blanked(self) -> bool | None:
@@ -322,7 +314,7 @@ class LanedAdapter:
         ArmFailedError
             The detector did not take the settings.
         """
-        self._check_job(job)
+        check_job(job, self.read_optics().mode, self._capabilities)
         with self._state:
             self._armed = None
             self._call(lambda: self._instrument.prepare(job), f"arming {job.detector}")
@@ -375,7 +367,7 @@ class LanedAdapter:
         timeout_s: float = CALL_S,
         urgent: bool = False,
     ) -> T:
-        return _translated(
+        return translated(
             lambda: self._lane.call(work, what, timeout_s=timeout_s, urgent=urgent), what
         )
 
@@ -409,7 +401,7 @@ class LanedAdapter:
             armed.task = self._acquire(job)
         task = armed.task
         try:
-            return _translated(lambda: task.result(timeout_s), f"reading {job.detector}")
+            return translated(lambda: task.result(timeout_s), f"reading {job.detector}")
         except ReplyTimeoutError as problem:
             raise ExposureTimeoutError(
                 f"no frame from {job.detector} within {timeout_s:g} s (exposure of "
@@ -417,69 +409,28 @@ class LanedAdapter:
                 beam_state=BeamState.UNKNOWN,
             ) from problem
 
-    def _check_target(self, axis: Axis, target: float) -> None:
-        info = self._capabilities.axes.get(axis)
-        if info is None:
-            raise UnsupportedError(
-                f"this stage has no axis {axis.value}; nothing has moved. "
-                f"A person has to move it by hand."
-            )
-        low, high = self._holder.ranges.get(axis, (info.low, info.high))
-        low, high = max(low, info.low), min(high, info.high)
-        if not low <= target <= high:
-            raise LimitError(
-                f"{axis.value} = {target:g} is outside {low:g} .. {high:g} of vendor and holder; "
-                f"nothing has moved. Choose a target inside."
-            )
 
-    def _check_job(self, job: DetectorJob) -> None:
-        known = {info.name: info for info in self._capabilities.detectors}
-        info = known.get(job.detector)
-        if info is None:
-            raise UnsupportedError(
-                f"no detector {job.detector!r}; there are {', '.join(known)}. Nothing was armed"
-            )
-        if job.scan is not None and (self._capabilities.scan is None or not info.can_scan):
-            raise UnsupportedError(f"{job.detector} cannot record a scan; nothing was armed")
-        mode = self.read_optics().mode
-        if mode not in info.modes:
-            raise ModeError(
-                f"{job.detector} works in {', '.join(sorted(m.value for m in info.modes))}, the "
-                f"optics are in {mode.value}; nothing was armed. Change the mode first"
-            )
-        if not info.min_exposure_s <= job.frame_s <= info.max_exposure_s:
-            raise LimitError(
-                f"a frame of {job.frame_s:g} s is outside {info.min_exposure_s:g} .. "
-                f"{info.max_exposure_s:g} s of {job.detector}; nothing was armed"
-            )
+def open_laned(
+    make: Callable[[], Instrument],
+    lane: Lane,
+    clock: Clock,
+    *,
+    detector_lane: Lane | None = None,
+) -> LanedAdapter:
+    """An adapter whose instrument is made in its lane, to whose thread a vendor may bind it.
 
-
-def _aged(health: ColumnHealth, by_s: float) -> ColumnHealth:
-    """The same readings, `by_s` older."""
-    older: dict[str, HealthReading] = {
-        name: reading.replace(age_s=reading.age_s + by_s)
-        for name, reading in health.readings().items()
-    }
-    return health.replace(**older)
-
-
-def _translated(work: Callable[[], T], what: str) -> T:
-    """Run `work`; whatever a vendor's library raises becomes one of our errors."""
+    Raises
+    ------
+    MicroscopeError
+        It could not be opened; the lanes are closed again.
+    """
     try:
-        return work()
-    except MicroscopeError:
+        instrument = translated(
+            lambda: lane.call(make, "connecting", timeout_s=CONNECT_S), "connecting"
+        )
+        return LanedAdapter(instrument, lane, clock, detector_lane=detector_lane)
+    except BaseException:
+        lane.close()
+        if detector_lane is not None:
+            detector_lane.close()
         raise
-    except OSError as problem:
-        raise UnreachableError(
-            f"{what}: the instrument cannot be reached ({problem}); what it did is not known. "
-            f"Check the vendor's server, then read the instrument back.",
-            beam_state=BeamState.UNKNOWN,
-            vendor_text=str(problem),
-        ) from problem
-    except Exception as problem:
-        raise ProtocolError(
-            f"{what}: the vendor's interface says {type(problem).__name__}: {problem}. "
-            f"Read the instrument back before anything else.",
-            beam_state=BeamState.UNKNOWN,
-            vendor_text=str(problem),
-        ) from problem

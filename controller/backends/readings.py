@@ -98,6 +98,15 @@ def column_health(
     return ColumnHealth.model_validate({**readings, "holder_id": holder_id})
 
 
+def aged(health: ColumnHealth, by_s: float) -> ColumnHealth:
+    """The same readings, `by_s` older."""
+    older: dict[str, HealthReading] = {
+        name: reading.replace(age_s=reading.age_s + by_s)
+        for name, reading in health.readings().items()
+    }
+    return health.replace(**older)
+
+
 @dataclass(frozen=True)
 class Abilities:
     """What one driver brings to `capabilities`; the rest comes from the site file."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from controller.backends.answers import as_bool, as_float
 from controller.backends.camera_column import ILLUMINATION, CameraColumn, Coils
 from controller.backends.lane import Lane, ThreadLane
-from controller.backends.laned import LanedAdapter
+from controller.backends.laned import LanedAdapter, open_laned
 from controller.backends.options import DriverOptions, read_options
 from controller.backends.readings import Abilities, capabilities, column_health
 from controller.backends.registry import OptionValue
@@ -219,4 +219,4 @@ def open_adapter(
 
 def adapter_on(site: Site, acme: AcmeColumn, lane: Lane, clock: Clock) -> LanedAdapter:
     """An adapter on a lane; tests give a lane in virtual time."""
-    return LanedAdapter(AcmeInstrument(site, acme), lane, clock)
+    return open_laned(lambda: AcmeInstrument(site, acme), lane, clock)

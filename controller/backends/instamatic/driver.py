@@ -15,7 +15,7 @@ from controller.backends.answers import as_bool, as_float, as_text
 from controller.backends.camera_column import ILLUMINATION, CameraColumn, Coils
 from controller.backends.instamatic.wire import Wire
 from controller.backends.lane import ThreadLane
-from controller.backends.laned import LanedAdapter
+from controller.backends.laned import LanedAdapter, open_laned
 from controller.backends.loopback import check_host
 from controller.backends.options import DriverOptions, read_options
 from controller.backends.readings import Abilities, capabilities, column_health
@@ -261,15 +261,11 @@ def open_adapter(
     wanted = read_options(InstamaticOptions, "instamatic", options)
     site = load_site(wanted.site)
     check_host(wanted.host, allow_remote=wanted.allow_remote, what="instamatic's server")
-    lane, camera_lane = ThreadLane("instamatic"), ThreadLane("instamatic-camera")
     tem = Wire((wanted.host, wanted.port), wanted.protocol, wanted.timeout_s, "func_name")
     camera = Wire((wanted.host, wanted.camera_port), wanted.protocol, wanted.timeout_s, "attr_name")
-    try:
-        instrument = lane.call(
-            lambda: InstamaticInstrument(site, tem, camera), "connecting", timeout_s=60.0
-        )
-        return LanedAdapter(instrument, lane, clock or WallClock(), detector_lane=camera_lane)
-    except BaseException:
-        lane.close()
-        camera_lane.close()
-        raise
+    return open_laned(
+        lambda: InstamaticInstrument(site, tem, camera),
+        ThreadLane("instamatic"),
+        clock or WallClock(),
+        detector_lane=ThreadLane("instamatic-camera"),
+    )

@@ -25,7 +25,7 @@ from controller.backends.jeol.units import (
     raw_from_ours,
 )
 from controller.backends.lane import Lane, ThreadLane
-from controller.backends.laned import LanedAdapter
+from controller.backends.laned import LanedAdapter, open_laned
 from controller.backends.options import DriverOptions, import_vendor, read_options
 from controller.backends.readings import Abilities, capabilities, column_health
 from controller.backends.registry import OptionValue
@@ -354,12 +354,5 @@ def open_adapter(
 def adapter_on(
     site: Site, connect: Callable[[], JeolParts], options: JeolOptions, lane: Lane, clock: Clock
 ) -> LanedAdapter:
-    """An adapter on a lane."""
-    try:
-        instrument = lane.call(
-            lambda: JeolInstrument(site, connect(), options), "connecting", timeout_s=120.0
-        )
-        return LanedAdapter(instrument, lane, clock)
-    except BaseException:
-        lane.close()
-        raise
+    """An adapter on a lane; tests bring their own."""
+    return open_laned(lambda: JeolInstrument(site, connect(), options), lane, clock)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from controller.backends.deflection import Deflection
-from controller.backends.lane import Lane, ThreadLane
-from controller.backends.laned import LanedAdapter
+from controller.backends.lane import ThreadLane
+from controller.backends.laned import LanedAdapter, open_laned
 from controller.backends.options import DriverOptions, import_vendor, read_options
 from controller.backends.readings import Abilities, capabilities, column_health
 from controller.backends.registry import OptionValue
@@ -321,22 +321,10 @@ def open_adapter(
             f"no running instrument with camera {wanted.camera!r} and scan {wanted.scan!r} in this "
             f"process (there are {there}); start it in Nion Swift first"
         )
-    lanes = ThreadLane("nion"), ThreadLane("nion-camera")
-    return adapter_on(
-        site, NionParts(instrument, camera, scan), wanted, lanes, clock or WallClock()
+    parts = NionParts(instrument, camera, scan)
+    return open_laned(
+        lambda: NionInstrument(site, parts, wanted),
+        ThreadLane("nion"),
+        clock or WallClock(),
+        detector_lane=ThreadLane("nion-camera"),
     )
-
-
-def adapter_on(
-    site: Site, parts: NionParts, controls: NionOptions, lanes: tuple[Lane, Lane], clock: Clock
-) -> LanedAdapter:
-    """An adapter on two lanes: controls, and the camera that does not hold them up."""
-    try:
-        instrument = lanes[0].call(
-            lambda: NionInstrument(site, parts, controls), "connecting", timeout_s=60.0
-        )
-        return LanedAdapter(instrument, lanes[0], clock, detector_lane=lanes[1])
-    except BaseException:
-        for lane in lanes:
-            lane.close()
-        raise

@@ -18,7 +18,7 @@ from pydantic import Field
 from controller.backends.answers import as_bool, as_float
 from controller.backends.camera_column import ILLUMINATION, CameraColumn, Coils
 from controller.backends.lane import Lane, ThreadLane
-from controller.backends.laned import LanedAdapter
+from controller.backends.laned import LanedAdapter, open_laned
 from controller.backends.loopback import check_host
 from controller.backends.options import DriverOptions, import_vendor, read_options
 from controller.backends.readings import Abilities, capabilities, column_health
@@ -295,12 +295,5 @@ def open_adapter(
 def adapter_on(
     site: Site, connect: Callable[[], Any], options: SerialEMOptions, lane: Lane, clock: Clock
 ) -> LanedAdapter:
-    """An adapter on a lane."""
-    try:
-        instrument = lane.call(
-            lambda: SerialEMInstrument(site, connect(), options), "connecting", timeout_s=60.0
-        )
-        return LanedAdapter(instrument, lane, clock)
-    except BaseException:
-        lane.close()
-        raise
+    """An adapter on a lane; tests bring their own."""
+    return open_laned(lambda: SerialEMInstrument(site, connect(), options), lane, clock)
