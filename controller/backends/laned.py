@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -111,6 +112,7 @@ class LanedAdapter:
         self._state = threading.RLock()
         self._move: _Move | None = None
         self._armed: _Armed | None = None
+        self._acquiring: Task[NDArray[np.generic]] | None = None
         self._open = False
         self._number = 0
         self._closed = False
@@ -317,6 +319,12 @@ class LanedAdapter:
         check_job(job, self.read_optics().mode, self._capabilities)
         with self._state:
             self._armed = None
+            self._let_the_detector_end()
+            if self._acquiring is not None and not self._acquiring.done():
+                raise ArmFailedError(
+                    f"{job.detector} was not armed: the exposure before is still under way after "
+                    f"{CALL_S:g} s; the beam is blanked. Wait, or look at the camera."
+                )
             self._call(lambda: self._instrument.prepare(job), f"arming {job.detector}")
             self._number += 1
             self._armed = _Armed(job, self._number)
@@ -352,6 +360,7 @@ class LanedAdapter:
         try:
             self.abort()
             self.blank_beam()
+            self._let_the_detector_end()
         finally:
             self._lane.start(self._instrument.close, "closing")
             self._lane.close()
@@ -376,7 +385,16 @@ class LanedAdapter:
         return None if move is None or move.task.done() else move
 
     def _acquire(self, job: DetectorJob) -> Task[NDArray[np.generic]]:
-        return self._detector_lane.start(lambda: self._instrument.acquire(job), job.detector)
+        task = self._detector_lane.start(lambda: self._instrument.acquire(job), job.detector)
+        self._acquiring = task
+        return task
+
+    def _let_the_detector_end(self) -> None:
+        """Whoever arms or opens it next must not meet an exposure that still runs."""
+        task = self._acquiring
+        if task is not None:
+            with suppress(MicroscopeError):
+                translated(lambda: task.result(CALL_S, insist=True), "waiting for the detector")
 
     def _exposing(self) -> bool:
         """Whether an exposure keeps the lane."""

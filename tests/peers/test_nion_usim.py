@@ -54,7 +54,8 @@ def usim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 def prepared(usim: Any) -> LanedAdapter:
-    for name, value in (("BeamCurrent", 2e-12), ("C10", 0.0), ("ConvergenceAngle", 0.04)):
+    """Out of focus: in focus every pixel sees the same point of a random, maybe opaque, sample."""
+    for name, value in (("BeamCurrent", 2e-12), ("C10", 5e-7), ("ConvergenceAngle", 0.04)):
         assert usim.instrument.SetVal(name, value)
     for name in ("stage_position_m", "beam_shift_m"):
         for axis in "xy":
@@ -64,6 +65,7 @@ def prepared(usim: Any) -> LanedAdapter:
 
 class _Peer:
     scan = SCAN
+    frame_s = image_duration_s = 0.5
     scan_optics = OpticsChange(mode=Mode.STEM)
 
     @pytest.fixture(autouse=True)

@@ -47,6 +47,7 @@ QUIRKS = frozenset(
         "any-angle-is-accepted-by-the-server",
         "one-client-only",
         "defocus-not-read",
+        "camera-starts-a-moment-after-the-beam",
         "no-valve",
         "no-interlocks-but-the-screen",
     }

@@ -54,6 +54,7 @@ QUIRKS = frozenset(
         "only-stem",
         "scan-arrives-whole-at-its-end",
         "camera-counts-are-floats",
+        "camera-starts-a-moment-after-the-beam",
         "no-interlocks",
     }
 )
@@ -203,12 +204,12 @@ class NionInstrument:
                 f"nothing is armed and the beam is blanked. Choose a time that it offers."
             )
         self._frame = frame
+        self._parts.camera.set_current_frame_parameters(frame)
 
     def acquire(self, job: DetectorJob) -> NDArray[np.generic]:
         """One frame, or a synchronised scan as (position, row, col) of whole counts."""
         if job.scan is None:
             camera = self._parts.camera
-            camera.set_current_frame_parameters(self._frame)
             camera.grab_sequence_prepare(1)
             grabbed: NDArray[np.generic] = np.asarray(camera.grab_sequence(1)[0].data)
             return grabbed.reshape(grabbed.shape[-2:])

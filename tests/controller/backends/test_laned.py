@@ -185,6 +185,40 @@ def test_a_target_outside_or_no_number_is_not_sent(adapter: LanedAdapter, target
     assert not adapter.axis_state(Axis.ALPHA).moving
 
 
+def test_the_next_exposure_is_not_armed_into_one_that_still_runs(
+    adapter: LanedAdapter, slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controller.backends.laned.CALL_S", 0.2)
+    adapter._detector_lane = ThreadLane("camera")
+    slow.image_gate.clear()
+    adapter.arm(JOB)
+    adapter.open_beam()
+    time.sleep(0.05)
+    adapter.blank_beam()
+    adapter.abort()
+    with pytest.raises(ArmFailedError, match="the exposure before is still under way"):
+        adapter.arm(JOB)
+    slow.image_gate.set()
+    time.sleep(0.1)
+    adapter.arm(JOB)
+    assert adapter.collect(5.0).data.shape == (48, 64)
+
+
+def test_closing_waits_for_an_exposure_that_was_given_up(adapter: LanedAdapter, slow: Slow) -> None:
+    slow.image_gate.clear()
+    adapter._detector_lane = ThreadLane("camera")
+    adapter.arm(JOB)
+    adapter.open_beam()
+    time.sleep(0.05)
+    adapter.abort()
+    threading.Timer(0.3, slow.image_gate.set).start()
+    began = time.monotonic()
+    adapter.close()
+    assert time.monotonic() - began > 0.2
+    assert adapter._acquiring is not None
+    assert adapter._acquiring.done()
+
+
 def test_closing_blanks_even_when_it_is_asked_twice(adapter: LanedAdapter, tmp_path: Path) -> None:
     adapter.arm(JOB)
     adapter.open_beam()
