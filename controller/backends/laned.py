@@ -113,6 +113,7 @@ class LanedAdapter:
         self._move: _Move | None = None
         self._armed: _Armed | None = None
         self._acquiring: Task[NDArray[np.generic]] | None = None
+        self._acquiring_s = 0.0
         self._open = False
         self._number = 0
         self._closed = False
@@ -188,12 +189,19 @@ class LanedAdapter:
         return self._call(lambda: self._instrument.axis_state(axis), "reading the stage")
 
     def halt(self) -> None:
-        """Stop the stage if the vendor can; a move that has not begun never will."""
+        """Stop the stage if the vendor can; a move that has not begun never will.
+
+        Behind a call that blocks until the stage is there the halt is queued, and not waited for.
+        """
         move = self._move
         if move is not None:
             move.task.abandon()
-        if any(info.can_stop for info in self._capabilities.axes.values()):
-            self._call(self._instrument.halt, "halting the stage", urgent=True)
+        if not any(info.can_stop for info in self._capabilities.axes.values()):
+            return
+        task = self._lane.start(self._instrument.halt, "halting the stage", urgent=True)
+        if self._moving() is None:
+            timeout_s = CALL_S + self._exposure_s()
+            translated(lambda: task.result(timeout_s, insist=True), "halting the stage")
 
     def holder_limits(self) -> StageLimits:
         """What the inserted holder allows."""
@@ -297,12 +305,21 @@ class LanedAdapter:
         self._open = False
 
     def read_blanked(self) -> bool | None:
-        """Read back; False while an exposure keeps the lane, unknown while a move does."""
+        """Read back; False while an exposure keeps the lane, unknown while a move does.
+
+        A blanker that should answer and does not is told to blank before the error is raised.
+        """
         if self._exposing() and self._open:
             return False
         if self._moving() is not None:
             return None
-        return self._call(self._instrument.is_blanked, "reading the blanker", urgent=True)
+        try:
+            return self._call(self._instrument.is_blanked, "reading the blanker", urgent=True)
+        except MicroscopeError:
+            self._lane.start(
+                lambda: self._instrument.set_blanked(True), "blanking the beam", urgent=True
+            )
+            raise
 
     # --- detectors ---------------------------------------------------------------------------
 
@@ -376,8 +393,9 @@ class LanedAdapter:
         timeout_s: float = CALL_S,
         urgent: bool = False,
     ) -> T:
+        wait_s = timeout_s + self._exposure_s()
         return translated(
-            lambda: self._lane.call(work, what, timeout_s=timeout_s, urgent=urgent), what
+            lambda: self._lane.call(work, what, timeout_s=wait_s, urgent=urgent), what
         )
 
     def _moving(self) -> _Move | None:
@@ -386,7 +404,7 @@ class LanedAdapter:
 
     def _acquire(self, job: DetectorJob) -> Task[NDArray[np.generic]]:
         task = self._detector_lane.start(lambda: self._instrument.acquire(job), job.detector)
-        self._acquiring = task
+        self._acquiring, self._acquiring_s = task, job.frame_s * job.frames
         return task
 
     def _let_the_detector_end(self) -> None:
@@ -397,15 +415,13 @@ class LanedAdapter:
                 translated(lambda: task.result(CALL_S, insist=True), "waiting for the detector")
 
     def _exposing(self) -> bool:
-        """Whether an exposure keeps the lane."""
-        armed = self._armed
-        if self._detector_lane is not self._lane:
-            return False
-        return armed is not None and armed.task is not None and not armed.task.done()
+        """Whether an exposure keeps the lane, wanted or given up."""
+        shared = self._detector_lane is self._lane
+        return shared and self._acquiring is not None and not self._acquiring.done()
 
     def _exposure_s(self) -> float:
-        armed = self._armed
-        return 0.0 if armed is None else armed.job.frame_s * armed.job.frames + READOUT_S
+        """How long it may keep it."""
+        return self._acquiring_s + READOUT_S if self._exposing() else 0.0
 
     def _required(self) -> _Armed:
         armed = self._armed

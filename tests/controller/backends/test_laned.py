@@ -125,6 +125,54 @@ def test_stop_during_a_blocking_move_returns_at_once_and_blanks_when_the_move_le
     assert adapter.read_blanked() is True
 
 
+def test_halting_behind_a_blocking_move_is_queued_and_done_when_the_move_lets_it(
+    adapter: LanedAdapter, slow: Slow
+) -> None:
+    slow.move_gate.clear()
+    adapter.start_move(Axis.X, 50.0)
+    time.sleep(0.05)
+    began = time.monotonic()
+    adapter.halt()
+    assert time.monotonic() - began < 0.2
+    slow.move_gate.set()
+    time.sleep(0.1)
+    assert not adapter.axis_state(Axis.X).moving
+    assert adapter.read_pose().x_um < 40.0
+
+
+def test_a_blanker_that_does_not_answer_is_told_to_blank(
+    adapter: LanedAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter.arm(JOB)
+    adapter.open_beam()
+    adapter.collect(5.0)
+    acme = adapter._instrument._acme
+    assert acme.shutter_closed is False
+
+    def broken() -> bool:
+        raise ConnectionResetError("gone")
+
+    monkeypatch.setattr(adapter._instrument, "is_blanked", broken)
+    with pytest.raises(UnreachableError, match="reading the blanker"):
+        adapter.read_blanked()
+    time.sleep(0.1)
+    assert acme.shutter_closed is True
+
+
+def test_an_exposure_that_was_given_up_still_counts_as_keeping_the_connection(
+    adapter: LanedAdapter, slow: Slow
+) -> None:
+    slow.image_gate.clear()
+    adapter.arm(JOB)
+    adapter.open_beam()
+    time.sleep(0.05)
+    adapter.abort()
+    assert adapter.read_blanked() is False
+    threading.Timer(0.2, slow.image_gate.set).start()
+    adapter.blank_beam()
+    assert adapter.read_blanked() is True
+
+
 def test_the_beam_opens_neither_unarmed_nor_twice_nor_on_a_moving_stage(
     adapter: LanedAdapter, slow: Slow
 ) -> None:
