@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
         try:
             python = install(peer)
             extra = fetch(peer)
-        except (subprocess.CalledProcessError, OSError) as problem:
+        except (subprocess.SubprocessError, OSError) as problem:
             lines.append(f"NOT RUN  {peer.name}: {reason(problem)}")
             failed = failed or strict
             continue
@@ -120,7 +120,8 @@ def run(peer: Peer, python: Path, extra: dict[str, str]) -> tuple[bool, str]:
 
 def call(command: list[str]) -> None:
     """Run a command that has to succeed."""
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=TIMEOUT_S)
+    quiet = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=600, env=quiet)
 
 
 def reason(problem: Exception) -> str:
