@@ -8,7 +8,7 @@ STAMP := $(VENV)/.made-from-lock
 SEED ?= 1
 OUT ?= runs/demo
 
-.PHONY: setup demo test soak lint docs-check clean
+.PHONY: setup demo test test-peers soak lint docs-check clean
 setup: $(STAMP)
 
 $(STAMP): requirements/lock.txt pyproject.toml
@@ -31,11 +31,14 @@ docs-check: setup
 	$(BIN)/mkdocs build --strict --quiet --site-dir site
 
 test: lint docs-check
-	$(BIN)/pytest -q -n 2 -m "not soak and not gpu and not instrument and not live"
+	$(BIN)/pytest -q -n 2 -m "not soak and not gpu and not instrument and not live and not peers"
 	$(BIN)/pytest -q -m "live and not soak"
 
+test-peers:
+	$(PYTHON) tests/peers/run.py $(PEERS)
+
 soak: setup
-	$(BIN)/pytest -q -m "soak" --timeout 7200
+	$(BIN)/pytest -q -m "soak and not peers" --timeout 7200
 
 clean:
-	rm -rf $(VENV) site runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .peers

@@ -505,6 +505,10 @@ class ScanInfo(Frozen):
     min_dwell_s: Positive
 
 
+SETTINGS = frozenset(OpticsChange.model_fields)
+"""Names of everything that an `OpticsChange` can ask for."""
+
+
 class Capabilities(Frozen):
     """What this instrument is and can do; checked when the plan is validated."""
 
@@ -523,6 +527,8 @@ class Capabilities(Frozen):
     detectors: tuple[DetectorInfo, ...]
     scan: ScanInfo | None
     modes: frozenset[Mode]
+    settings: frozenset[str] = SETTINGS
+    """Fields of `OpticsChange` that can be written; any other is refused."""
     beam_diameter_nm: tuple[Positive, Positive] = (50.0, 50_000.0)
     """Smallest and largest illuminated disc of the parallel modes."""
     beam_tilt_mrad: NonNegative = 0.0

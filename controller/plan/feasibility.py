@@ -15,6 +15,18 @@ from controller.hardware.values import (
 from controller.plan.budget import Budget
 from controller.plan.run import RunPlan
 
+NEEDED_SETTINGS = frozenset(
+    {
+        "mode",
+        "pixel_size_nm",
+        "detector_sampling_mrad",
+        "beam_diameter_nm",
+        "probe_current_pA",
+        "convergence_semiangle_mrad",
+        "defocus_nm",
+    }
+)
+"""Of the optics: what `decision.illumination` changes."""
 BOUND = 1.3
 """The ledger books upper bounds, this much above the planned mean."""
 PA_TO_ELECTRONS_PER_S = 6.241509e6
@@ -33,6 +45,7 @@ def problems(
     return [
         *_stage(plan, limits),
         *_detectors(plan, capabilities),
+        *_settings(capabilities),
         *_scan(plan, capabilities),
         *_dose(plan, tiles),
     ]
@@ -74,6 +87,16 @@ def _detectors(plan: RunPlan, capabilities: Capabilities) -> Iterator[str]:
         yield (
             f"alignment.beam_diameter_nm = {diameter:g} is outside {low:g} .. {high:g} nm; "
             f"give a diameter inside that"
+        )
+
+
+def _settings(capabilities: Capabilities) -> Iterator[str]:
+    missing = NEEDED_SETTINGS - capabilities.settings
+    if missing:
+        yield (
+            f"this instrument cannot set {', '.join(sorted(missing))}, which every night changes "
+            f"between pictures, patterns and scans; calibrate it in the site file of the driver "
+            f"(docs/drivers.md), or use an instrument that can"
         )
 
 

@@ -59,6 +59,13 @@ class GuardedOptics:
 
     def _check(self, change: OpticsChange) -> None:
         capabilities = self._adapter.capabilities
+        missing = change.model_dump(exclude_none=True).keys() - capabilities.settings
+        if missing:
+            raise UnsupportedError(
+                f"this instrument cannot set {', '.join(sorted(missing))} (it sets "
+                f"{', '.join(sorted(capabilities.settings)) or 'nothing'}); nothing was changed. "
+                f"A person has to set it by hand."
+            )
         mode = change.mode or self._adapter.read_optics().mode
         if mode not in capabilities.modes:
             raise UnsupportedError(

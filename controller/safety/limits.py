@@ -11,7 +11,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from controller.hardware.errors import LimitError
+from controller.hardware.errors import LimitError, UnsupportedError
 from controller.hardware.values import (
     Axis,
     Capabilities,
@@ -71,8 +71,17 @@ class Envelope:
         ------
         LimitError
             With axis, value, range and who set it. Nothing has moved.
+        UnsupportedError
+            The stage has no such axis. Nothing has moved.
         """
         box = self.box()
+        missing = [axis.value for axis in target.targets() if axis not in box.ranges]
+        if missing:
+            raise UnsupportedError(
+                f"this stage has no axis {', '.join(missing)} (it has "
+                f"{', '.join(axis.value for axis in box.ranges)}); nothing moved, the beam stays "
+                f"blanked. A person has to move it by hand, or the plan has to do without."
+            )
         violation = box.violation(target)
         if violation is None:
             return

@@ -97,3 +97,10 @@ def test_the_forecast_counts_what_the_plan_says() -> None:
     assert budget.scan_e_per_A2 == 120
     assert 0 < budget.before_scan_e_per_A2 < 0.5
     assert 0 < budget.hours < 10
+
+
+def test_optics_that_cannot_be_set_are_named() -> None:
+    capabilities = instrument(settings=frozenset({"mode", "beam_diameter_nm"}))
+    (said,) = problems(plan(), capabilities, limits(capabilities), tiles=1)
+    assert "cannot set convergence_semiangle_mrad, defocus_nm, detector_sampling_mrad" in said
+    assert "docs/drivers.md" in said

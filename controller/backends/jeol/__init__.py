@@ -1,0 +1,1 @@
+"""JEOL columns through PyJEM; never run on hardware."""

@@ -1,0 +1,1 @@
+"""Nion columns (and usim, their simulator) from inside a running Nion Swift."""

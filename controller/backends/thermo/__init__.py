@@ -1,0 +1,1 @@
+"""Thermo Fisher (FEI) columns through their scripting interface."""
