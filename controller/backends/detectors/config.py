@@ -15,6 +15,9 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from controller.backends.registry import OptionValue
 from controller.hardware.values import Frozen, Positive
 
+DETECTOR_FILE = "detector_file"
+"""The option of a session, server or plan that names the YAML of an external detector."""
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 Pixels = Annotated[int, Field(ge=1, le=16384)]
 
@@ -140,12 +143,12 @@ def detector_of(
         The file cannot be read, or both are there.
     """
     rest = dict(options)
-    file = rest.pop("detector_file", None)
+    file = rest.pop(DETECTOR_FILE, None)
     if file is None:
         return rest, given
     if given is not None or not isinstance(file, str):
         raise ValueError(
-            f"detector_file = {file!r} and another detector were given; one instrument takes one "
+            f"{DETECTOR_FILE} = {file!r} and another detector were given; one instrument takes one "
             f"external detector, in one YAML file"
         )
     return rest, read_detector_config(Path(file))
