@@ -56,7 +56,7 @@ def decompress(
     image = np.empty(shape, dtype)
     try:
         dataset.id.write_direct_chunk((0, 0), chunk)
-        dataset.read_direct(image)
+        dataset.id.read(h5py.h5s.ALL, h5py.h5s.ALL, image)  # twice as fast as read_direct
     except OSError as problem:
         raise ProtocolError(
             f"an image of {shape[0]} x {shape[1]} {dtype} does not decode as {algorithm}: "

@@ -131,7 +131,7 @@ class DectrisDetector:
             detector=self._config.name,
             frame_shape=self._config.shape,
             batch_frames=self._config.batch_frames,
-            void_value=2**self._bits - 1,
+            top_is_void=True,
             stopped=self._stop.is_set,
             clock=self._clock,
         )
@@ -238,7 +238,7 @@ class DectrisDetector:
             raise ArmFailedError(f"{self._config.name} was closed; nothing was armed. Open again.")
         return self._stream
 
-    def _parse(self, parts: list[bytes]) -> Message:
+    def _parse(self, parts: list[memoryview]) -> Message:
         if self._config.stream == "v1":
             return parse_v1(parts)
         return parse_v2(parts[0], self._config.channel)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,7 @@ class SeriesStart:
     """The message in words, for the scan file; long tables left out."""
 
 
-@dataclass(frozen=True)
-class SeriesImage:
+class SeriesImage(NamedTuple):
     """One image; it is decoded only when somebody wants it."""
 
     series: int

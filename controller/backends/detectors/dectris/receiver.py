@@ -33,6 +33,7 @@ class StreamReceiver:
         self._socket.setsockopt(zmq.MAXMSGSIZE, max_message_bytes)
         self._socket.setsockopt(zmq.RCVHWM, max(FEWEST_QUEUED, QUEUE_BYTES // max_message_bytes))
         self._socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        self._wait_ms = -1
         try:
             self._socket.connect(f"tcp://{host}:{port}")
         except zmq.ZMQError as problem:
@@ -42,12 +43,15 @@ class StreamReceiver:
                 f"Correct `host` and `stream_port`."
             ) from problem
 
-    def receive(self, wait_s: float) -> list[bytes] | None:
+    def receive(self, wait_s: float) -> list[memoryview] | None:
         """The parts of the next message, or None if none came within `wait_s`."""
+        wait_ms = round(1e3 * wait_s)
         try:
-            if not self._socket.poll(round(1e3 * wait_s)):
-                return None
-            return self._socket.recv_multipart(zmq.NOBLOCK)[:MAX_PARTS]
+            if wait_ms != self._wait_ms:
+                self._socket.setsockopt(zmq.RCVTIMEO, wait_ms)
+                self._wait_ms = wait_ms
+            parts = self._socket.recv_multipart(copy=False)
+            return [part.buffer for part in parts[:MAX_PARTS]]
         except zmq.Again:
             return None
         except zmq.ZMQError as problem:

@@ -27,11 +27,13 @@ from controller.hardware.errors import ProtocolError
 SELF_DESCRIBED = 55799
 ARRAY = 40
 PACKED = 56500
-UNSIGNED = {64: "u1", 65: ">u2", 66: ">u4", 67: ">u8", 68: "u1", 69: "<u2", 70: "<u4", 71: "<u8"}
+_LETTERS = {64: "u1", 65: ">u2", 66: ">u4", 67: ">u8", 68: "u1", 69: "<u2", 70: "<u4", 71: "<u8"}
+UNSIGNED = {tag: np.dtype(letters) for tag, letters in _LETTERS.items()}
 MAX_SAID_CHARACTERS = 200
+MAX_SIDE = 1 << 14
 
 
-def parse_v2(message: bytes, channel: str | None = None) -> Message:
+def parse_v2(message: bytes | memoryview, channel: str | None = None) -> Message:
     """One message; of an image with several channels, the one called `channel`.
 
     Raises
@@ -66,17 +68,17 @@ def parse_v2(message: bytes, channel: str | None = None) -> Message:
     )
 
 
-def _content(message: bytes) -> Mapping[str, Any]:
+def _content(message: bytes | memoryview) -> Mapping[str, Any]:
     try:
         content = cbor2.loads(message)
     except (cbor2.CBORDecodeError, ValueError, TypeError, RecursionError, OverflowError) as problem:
         raise ProtocolError(
-            f"a message of {len(message)} bytes that begins with {message[:16]!r} is no CBOR "
+            f"a message of {len(message)} bytes that begins {bytes(message[:16])!r} is no CBOR "
             f"({problem}); what came before is kept. Check `stream` in the configuration."
         ) from problem
     if isinstance(content, cbor2.CBORTag) and content.tag == SELF_DESCRIBED:
         content = content.value
-    if not isinstance(content, Mapping):
+    if type(content) is not dict and not isinstance(content, Mapping):
         raise ProtocolError(
             f"a message of Stream V2 is a {type(content).__name__} and no map; what came before is "
             f"kept. Check `stream` in the configuration."
@@ -99,7 +101,7 @@ def _image(data: object, channel: str | None) -> NDArray[np.unsignedinteger]:
         raise _odd(f"the dimensions {shape!r}")
     if not (isinstance(typed, cbor2.CBORTag) and typed.tag in UNSIGNED):
         raise _odd(f"no typed array of unsigned integers ({getattr(typed, 'tag', None)})")
-    return _typed(typed.value, (shape[0], shape[1]), np.dtype(UNSIGNED[typed.tag]))
+    return _typed(typed.value, (shape[0], shape[1]), UNSIGNED[typed.tag])
 
 
 def _typed(
@@ -119,11 +121,12 @@ def _typed(
 
 
 def _is_shape(shape: object) -> bool:
-    return (
-        isinstance(shape, list | tuple)
-        and len(shape) == 2
-        and all(isinstance(n, int) and 1 <= n <= 1 << 14 for n in shape)
-    )
+    if not isinstance(shape, list | tuple) or len(shape) != 2:
+        return False
+    rows, columns = shape
+    if not (isinstance(rows, int) and isinstance(columns, int)):
+        return False
+    return min(rows, columns) >= 1 and max(rows, columns) <= MAX_SIDE
 
 
 def _odd(what: str) -> ProtocolError:

@@ -121,7 +121,7 @@ class MerlinDetector:
             detector=self._config.name,
             frame_shape=self._config.shape,
             batch_frames=self._config.batch_frames,
-            void_value=None,
+            top_is_void=False,
             stopped=self._stop.is_set,
             clock=self._clock,
         )

@@ -43,7 +43,7 @@ def gathering(clock: VirtualClock | None = None, **changes: object) -> Gathering
         "detector": "pixels",
         "frame_shape": SHAPE,
         "batch_frames": 4,
-        "void_value": None,
+        "top_is_void": False,
         "stopped": lambda: False,
         "clock": clock or VirtualClock(),
     }
@@ -148,9 +148,40 @@ def test_readings_without_a_value_become_zero_and_are_counted() -> None:
     data = np.array([[65535, 3, 65534], [0, 65535, 1]], "<u2")
     tally = SeriesTally(1)
     arrivals = iter([FrameArrived(0, lambda: data)])
-    (batch,) = batches(arrivals, tally, gathering(void_value=65535), 1.0)
+    (batch,) = batches(arrivals, tally, gathering(top_is_void=True), 1.0)
     assert batch.data[0].tolist() == [[0, 3, 65534], [0, 0, 1]]
     assert tally.report().without_value == 2
+
+
+def test_a_batch_is_handed_on_a_tenth_of_a_second_after_its_first_frame() -> None:
+    """A slow detector commits often, a fast one in large pieces."""
+    clock = VirtualClock()
+
+    def slow() -> Iterator[Arrival]:
+        for number in range(20):
+            yield frame(number)
+            clock.sleep(0.03)
+
+    taken = list(batches(slow(), SeriesTally(20), gathering(clock, batch_frames=99), 10.0))
+    assert numbers_in(taken) == list(range(20))
+    assert {len(batch.data) for batch in taken} == {5}
+
+
+def test_a_batch_of_large_frames_holds_few() -> None:
+    shape = (1024, 1024)
+    arrivals = (frame(number, shape=shape) for number in range(5))
+    how = gathering(frame_shape=shape, batch_frames=4096)
+    sizes = [len(batch.data) for batch in batches(arrivals, SeriesTally(5), how, 1e9)]
+    assert sizes == [2, 2, 1]
+
+
+def test_a_change_of_the_bit_depth_ends_the_series() -> None:
+    """Nothing is squeezed into a smaller type."""
+    arrivals = iter([frame(0), frame(1, "u4")])
+    taken: list[FrameBatch] = []
+    with pytest.raises(ProtocolError, match="a frame of uint32 after frames of uint16"):
+        taken.extend(batches(arrivals, SeriesTally(6), gathering(), 1.0))
+    assert numbers_in(taken) == [0]
 
 
 def test_big_endian_counts_become_native() -> None:

@@ -14,7 +14,7 @@ from controller.backends.detectors.dectris.stream_v2 import UNSIGNED, parse_v2
 from controller.hardware.errors import ProtocolError
 from tests.controller.backends.detectors.v2_messages import end, image, start
 
-TAG_OF = {np.dtype(letter): tag for tag, letter in UNSIGNED.items() if tag != 68}
+TAG_OF = {dtype: tag for tag, dtype in UNSIGNED.items() if tag != 68}
 IMAGES = st.sampled_from(sorted(TAG_OF, key=str)).flatmap(
     lambda dtype: arrays(dtype, st.tuples(st.integers(1, 20), st.integers(1, 30)))
 )
