@@ -48,13 +48,16 @@ def events_from_dense(frames: NDArray[np.generic]) -> tuple[UInt, NDArray[np.uin
     n_frames, n_pixels = len(frames), frames.shape[1] * frames.shape[2]
     flat = np.ascontiguousarray(frames).reshape(-1)
     hit = _nonzero(flat)
-    electrons = flat[hit].astype(np.int64)
+    electrons = flat[hit]
     frame_ends = np.searchsorted(hit, np.arange(n_frames + 1) * n_pixels)
-    frame_start = np.repeat(np.arange(n_frames) * n_pixels, np.diff(frame_ends))
+    hits = np.diff(frame_ends)
+    frame_start = np.repeat(np.arange(n_frames) * n_pixels, hits)
     pixel = (hit - frame_start).astype(pixel_dtype(n_pixels))
-    running = np.concatenate([[0], np.cumsum(electrons)])
-    count = np.diff(running[frame_ends]).astype(np.uint32)
-    return np.repeat(pixel, electrons), count
+    if len(hit) and electrons.max() > 1:
+        electrons = electrons.astype(np.int64)
+        running = np.concatenate([[0], np.cumsum(electrons)])
+        return np.repeat(pixel, electrons), np.diff(running[frame_ends]).astype(np.uint32)
+    return pixel, hits.astype(np.uint32)
 
 
 def _nonzero(flat: NDArray[np.generic]) -> NDArray[np.int64]:
@@ -62,12 +65,13 @@ def _nonzero(flat: NDArray[np.generic]) -> NDArray[np.int64]:
 
     Of 100 electrons on 16,384 pixels a word of four pixels holds one in forty times.
     """
-    per_word = 8 // flat.dtype.itemsize
+    per_word = 8 // flat.dtype.itemsize  # a power of two
     if per_word < 2 or flat.size % per_word:
         return np.flatnonzero(flat != 0)
     word = np.flatnonzero(flat.view(np.uint64) != 0)
     inside = np.flatnonzero(flat.reshape(-1, per_word)[word] != 0)
-    return np.asarray(word[inside // per_word] * per_word + inside % per_word)
+    shift = per_word.bit_length() - 1
+    return np.asarray((word[inside >> shift] << shift) + (inside & (per_word - 1)))
 
 
 @dataclass(frozen=True)
