@@ -55,7 +55,7 @@ def session(merlin: FakeMerlin, column: FakeAdapter, tmp_path: Path) -> Iterator
     with serving(merlin) as (control_port, data_port):
         config = MerlinConfig(
             kind="merlin", name="merlin", host="127.0.0.1", shape=(6, 8), trigger="software",
-            control_port=control_port, data_port=data_port, arm_timeout_s=1.0,
+            control_port=control_port, data_port=data_port, arm_timeout_s=3.0,
         )  # fmt: skip
         with open_session(
             "fake", {}, run_dir=tmp_path, dose_limits=LIMITS, detector=config
@@ -114,7 +114,7 @@ def test_a_scan_that_never_ends_is_blanked_and_keeps_what_came(
     began = time.monotonic()
     with pytest.raises(ExposureTimeoutError, match="20 of 40 frames, 20 missing at 20, 21"):
         session.microscope.expose(exposure)
-    assert time.monotonic() - began < 3.0
+    assert time.monotonic() - began < 10.0
     assert column.read_blanked()
     data = open_scan(tmp_path / "scans" / f"{exposure.exposure_id}.h5")
     assert int(data.valid.sum()) == 20

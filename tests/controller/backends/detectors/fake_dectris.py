@@ -152,7 +152,7 @@ def serving(dectris: FakeDectris) -> Iterator[tuple[int, int]]:
     context = zmq.Context()
     push = context.socket(zmq.PUSH)
     push.setsockopt(zmq.LINGER, 0)
-    push.setsockopt(zmq.SNDTIMEO, 2000)
+    push.setsockopt(zmq.SNDTIMEO, 500)
     stream_port = push.bind_to_random_port("tcp://127.0.0.1")
     dectris._push = push
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
