@@ -14,7 +14,10 @@ packed with bslz4.  Measured on the same messages:
 
 Sender and receiver share the machine, so on two cores the sender is part of every rate.  The
 actions take turns in short rounds; a ratio is taken within each round and its median is given with
-the quartiles, since a neighbour on the machine disturbs what is close in time alike.
+the quartiles, since a neighbour on the machine disturbs alike what is close in time.  Where more
+runs than there are cores, every thread gets a share of one and the ratio falls towards that of the
+busiest threads: prefer the benchmark (on Linux, as root, ``echo -10 > /proc/self/autogroup`` in the
+shell that starts it).
 """
 
 from __future__ import annotations
@@ -62,6 +65,7 @@ QUEUED_BYTES = 100 * FRAME_BYTES
 """What waits in the sender: a detector keeps it in its own memory, not in our caches."""
 MAX_MESSAGE_BYTES = 1 << 22
 GOAL = 0.5
+GOAL_OF = "ingest / slowest of receive, decode and count"
 
 
 def patterns() -> NDArray[np.uint16]:
@@ -308,9 +312,7 @@ def summary(taken: dict[str, list[float]]) -> dict[str, object]:
     rates = {name: np.array(values) for name, values in taken.items()}
     ratios = {
         "ingest / slower of receive and count": np.minimum(rates["receive"], rates["count"]),
-        "ingest / slowest of receive, decode and count": np.minimum.reduce(
-            [rates["receive"], rates["count"], rates["decode"]]
-        ),
+        GOAL_OF: np.minimum.reduce([rates["receive"], rates["count"], rates["decode"]]),
         "ingest / receive": rates["receive"],
         "ingest / memcpy": rates["memcpy"],
     }
@@ -325,10 +327,10 @@ def summary(taken: dict[str, list[float]]) -> dict[str, object]:
 
 
 def main() -> None:
-    """Print a table; exit 1 where the goal is missed with 64 frames per message."""
+    """Print a table; exit 1 where the goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--frames", type=int, default=8192, help="a multiple of 512")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--frames", type=int, default=16_384, help="a multiple of 512")
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", type=Path, default=None)
     given = parser.parse_args()
     results = {}
@@ -342,9 +344,10 @@ def main() -> None:
             print(f"{'':>14}  {name}: {middle:.3f} ({low:.3f} .. {high:.3f})")
     if given.json is not None:
         given.json.write_text(json.dumps(results, indent=1))
-    reached = results["64 per message"]["ratios"]["ingest / slower of receive and count"][1]
-    if not reached >= GOAL:
-        raise SystemExit(f"{reached:.2f} is below the goal of {GOAL}")
+    reached = {sending: found["ratios"][GOAL_OF][1] for sending, found in results.items()}
+    missed = [f"{name} {ratio:.2f}" for name, ratio in reached.items() if not ratio >= GOAL]
+    if missed:
+        raise SystemExit(f"below the goal of {GOAL}: {', '.join(missed)}")
 
 
 if __name__ == "__main__":

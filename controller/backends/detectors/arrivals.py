@@ -23,7 +23,7 @@ SLICE_S = 0.05
 """How long a protocol may wait for its next message before it says that nothing came."""
 HAND_ON_S = 0.1
 """A batch is handed on, and so committed, no later than this after its first frame."""
-BATCH_BYTES = 1 << 23
+BATCH_BYTES = 1 << 22
 """A batch holds no more, whatever the configuration says, but at least one frame."""
 
 

@@ -42,7 +42,7 @@ class DetectorSettings(Frozen):
     bad_pixels: tuple[tuple[int, int], ...] = ()
     """(row, column) of pixels that never tell the truth."""
     batch_frames: Annotated[int, Field(ge=1, le=4096)] = 256
-    """Frames that are counted and committed together at most (and no more than 8 MB, nor later
+    """Frames that are counted and committed together at most (and no more than 4 MB, nor later
     than 0.1 s after the first)."""
     reply_timeout_s: Positive = 5.0
     """How long a question to the detector may take."""

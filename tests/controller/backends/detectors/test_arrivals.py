@@ -169,10 +169,10 @@ def test_a_batch_is_handed_on_a_tenth_of_a_second_after_its_first_frame() -> Non
 
 def test_a_batch_of_large_frames_holds_few() -> None:
     shape = (1024, 1024)
-    arrivals = (frame(number, shape=shape) for number in range(9))
+    arrivals = (frame(number, shape=shape) for number in range(5))
     how = gathering(frame_shape=shape, batch_frames=4096)
-    sizes = [len(batch.data) for batch in batches(arrivals, SeriesTally(9), how, 1e9)]
-    assert sizes == [4, 4, 1]
+    sizes = [len(batch.data) for batch in batches(arrivals, SeriesTally(5), how, 1e9)]
+    assert sizes == [2, 2, 1]
 
 
 def test_a_change_of_the_bit_depth_ends_the_series() -> None:
