@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import ValidationError
 
@@ -131,6 +131,10 @@ class NativeScanSink:
             writer.close()
         return str(writer.path), committed, sha256_of(writer.path)
 
+    @property
+    def _counting(self) -> Literal["simulated", "electron"]:
+        return "simulated" if self._capabilities.simulated else "electron"
+
     def _open_writer(self) -> ScanFileWriter:
         if self._writer is None:
             raise StorageError("no scan file is open; nothing was written. Begin the scan first.")
@@ -156,6 +160,7 @@ class NativeScanSink:
             )
         electrons_per_s = optics.probe_current_pA * ELECTRONS_PER_PA_S
         info = self._capabilities.detector(detector)
+        headers = {} if self._source is None else dict(self._source.scan_headers())
         try:
             return ScanHeader(
                 energy_keV=optics.energy_keV,
@@ -173,8 +178,8 @@ class NativeScanSink:
                 start_time=self._clock.utc().isoformat(),
                 run_uuid=self._run_uuid,
                 sample=exposure.area,
-                counting="simulated" if self._capabilities.simulated else "electron",
-                raw_headers={} if self._source is None else dict(self._source.scan_headers()),
+                counting="thresholded" if headers else self._counting,
+                raw_headers=headers,
             )
         except ValidationError as problem:
             said = "; ".join(

@@ -169,7 +169,10 @@ class ExternallyDetected:
 
     def scan_headers(self) -> Mapping[str, str]:
         """What the external detector said when it was armed; empty if another one is."""
-        return self._detector.headers() if self._is_last else {}
+        if not self._is_last:
+            return {}
+        gain = self._detector.info.gain
+        return {"counts per electron": f"{gain:g}", **self._detector.headers()}
 
     def scan_report(self) -> str | None:
         """What became of the frames of its last series, as JSON; None if another one scanned."""

@@ -86,6 +86,8 @@ def test_the_frames_on_the_wire_are_the_events_in_the_file(
     data = open_scan(receipt.uri)
     np.testing.assert_array_equal(data.dense(), counts)
     assert "Frames in Acquisition (Number):\t40" in data.header.raw_headers["merlin acquisition"]
+    assert data.header.raw_headers["counts per electron"] == "1"
+    assert data.header.counting == "thresholded"
     assert log_of(receipt.uri)[-1]["frames"] == "40 of 40 frames"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 from controller.backends.detectors.arrivals import (
     SLICE_S,
@@ -35,6 +36,7 @@ from controller.backends.detectors.dectris.simplon import Simplon
 from controller.backends.detectors.dectris.stream_v1 import parse_v1
 from controller.backends.detectors.dectris.stream_v2 import parse_v2
 from controller.backends.detectors.series_tally import SeriesTally
+from controller.backends.detectors.software_trigger import SoftwareTrigger
 from controller.hardware.clock import Clock, WallClock
 from controller.hardware.errors import (
     ArmFailedError,
@@ -72,7 +74,7 @@ class DectrisDetector:
         self._by_software = False
         self._said: dict[str, str] = {}
         self._stop = threading.Event()
-        self._trigger_problem: MicroscopeError | None = None
+        self._trigger = SoftwareTrigger(config.name)
 
     @property
     def info(self) -> DetectorInfo:
@@ -95,7 +97,7 @@ class DectrisDetector:
         """See `contract.Detector4D.arm`."""
         stream = self._held()
         self._stop.clear()
-        self._trigger_problem = None
+        self._trigger.forget()
         self._job = None
         self._by_software = job.scan is None or self._config.trigger == "software"
         self._tally = SeriesTally(job.frames)
@@ -103,12 +105,12 @@ class DectrisDetector:
         if old:
             logger.info("%s: %d old messages thrown away", self._config.name, old)
         configure(self._api, self._config, job, by_software=self._by_software)
-        reply = self._api.command("arm", timeout_s=self._config.arm_timeout_s)
         self._job = job
         try:
+            reply = self._api.command("arm", timeout_s=self._config.arm_timeout_s)
             self._confirm(stream, job, self._series_of(reply))
         except MicroscopeError:
-            self.abort()
+            self.abort()  # also where no answer came: it may be armed all the same
             raise
 
     def start(self) -> None:
@@ -117,9 +119,7 @@ class DectrisDetector:
         if not self._by_software or job is None:
             return
         limit_s = job.frames * job.frame_s + self._config.reply_timeout_s + TRIGGER_SLACK_S
-        threading.Thread(
-            target=self._trigger, args=(limit_s,), name=f"trigger {self._config.name}", daemon=True
-        ).start()
+        self._trigger.fire(partial(self._api.command, "trigger", timeout_s=limit_s))
 
     def frames(self, timeout_s: float) -> Iterator[FrameBatch]:
         """See `contract.Detector4D.frames`."""
@@ -247,8 +247,7 @@ class DectrisDetector:
         while True:
             parts = stream.receive(SLICE_S)
             if parts is None:
-                if self._trigger_problem is not None:
-                    raise self._trigger_problem
+                self._trigger.check()
                 yield NothingArrived()
                 continue
             message = self._parse(parts)
@@ -262,9 +261,3 @@ class DectrisDetector:
                 yield SeriesEnded()
             else:
                 yield StaleArrived("a second start of this series")
-
-    def _trigger(self, limit_s: float) -> None:
-        try:
-            self._api.command("trigger", timeout_s=limit_s)
-        except MicroscopeError as problem:
-            self._trigger_problem = problem

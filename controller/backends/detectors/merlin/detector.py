@@ -12,6 +12,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 from controller.backends.detectors.arrivals import (
     SLICE_S,
@@ -27,6 +28,7 @@ from controller.backends.detectors.merlin.control import MerlinControl
 from controller.backends.detectors.merlin.frames import MAX_HEADER_BYTES, FrameReader
 from controller.backends.detectors.merlin.framing import MpxReader
 from controller.backends.detectors.series_tally import SeriesTally
+from controller.backends.detectors.software_trigger import SoftwareTrigger
 from controller.hardware.clock import Clock, WallClock
 from controller.hardware.errors import (
     ArmFailedError,
@@ -66,6 +68,7 @@ class MerlinDetector:
         self._by_software = False
         self._acquisition = ""
         self._stop = threading.Event()
+        self._trigger = SoftwareTrigger(config.name)
         try:
             self._check_shape()
             self._connect()
@@ -93,14 +96,15 @@ class MerlinDetector:
     def arm(self, job: DetectorJob) -> None:
         """See `contract.Detector4D.arm`."""
         self._stop.clear()
+        self._trigger.forget()
         self._job = None
         self._by_software = job.scan is None or self._config.trigger == "software"
         self._tally = SeriesTally(job.frames)
         self._drain()
         try:
             self._configure(job)
-            self._control.command("STARTACQUISITION")
             self._job = job
+            self._control.command("STARTACQUISITION")
             self._confirm(job)
         except MicroscopeError:
             self.abort()
@@ -109,7 +113,7 @@ class MerlinDetector:
     def start(self) -> None:
         """See `contract.Detector4D.start`."""
         if self._by_software and self._job is not None:
-            self._control.command("SOFTTRIGGER")
+            self._trigger.fire(partial(self._control.command, "SOFTTRIGGER"))
 
     def frames(self, timeout_s: float) -> Iterator[FrameBatch]:
         """See `contract.Detector4D.frames`."""
@@ -298,6 +302,7 @@ class MerlinDetector:
                 else:
                     yield reader.read(body)
             if not self._receive():
+                self._trigger.check()
                 yield NothingArrived()
 
 

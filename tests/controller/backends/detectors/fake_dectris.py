@@ -43,7 +43,8 @@ class FakeDectris:
     """Messages of somebody else's series, sent first."""
     trigger_at_once: bool = False
     """As a scan engine that runs already."""
-    hang_s: float = 0.0
+    hang: dict[str, float] = field(default_factory=dict)
+    """Wait so many seconds before answering a path that ends so."""
     garbage: bytes = b""
     requests: list[str] = field(default_factory=list)
     _push: zmq.Socket[bytes] | None = None
@@ -89,7 +90,7 @@ class FakeDectris:
         return [[v2_messages.start(self.series, (shape[0], shape[1]), n)]]
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, object]:
-        time.sleep(self.hang_s)
+        time.sleep(max([s for end, s in self.hang.items() if path.endswith(end)], default=0.0))
         self.requests.append(f"{method} {path}")
         for end, status in self.refuse.items():
             if path.endswith(end):

@@ -220,8 +220,8 @@ def test_it_is_not_taken_for_armed(
             detector.arm(JOB)
         with pytest.raises(ArmFailedError, match="is not armed"):
             list(detector.frames(1.0))
-    started = any(command == "CMD,STARTACQUISITION" for command in merlin.commands)
-    assert not started or merlin.refuse or merlin.commands[-1] == "CMD,STOPACQUISITION"
+    started = "CMD,STARTACQUISITION" in merlin.commands
+    assert started == (merlin.commands[-1] == "CMD,STOPACQUISITION")
 
 
 def test_abort_from_another_thread_ends_the_frames(counts: NDArray[np.generic]) -> None:
@@ -234,6 +234,33 @@ def test_abort_from_another_thread_ends_the_frames(counts: NDArray[np.generic]) 
         assert time.monotonic() - began < 10.0
         detector.abort()
     assert merlin.commands.count("CMD,STOPACQUISITION") == 1
+
+
+def test_a_refused_trigger_ends_the_frames_early(counts: NDArray[np.generic]) -> None:
+    with opened(FakeMerlin(counts, refuse={"SOFTTRIGGER": 1})) as detector:
+        detector.arm(JOB)
+        began = time.monotonic()
+        with pytest.raises(ArmFailedError, match="refuses 'CMD,SOFTTRIGGER': system busy"):
+            taken(detector, 30.0)
+        assert time.monotonic() - began < 10.0
+
+
+def test_triggering_does_not_wait_for_the_answer(counts: NDArray[np.generic]) -> None:
+    """The beam is open meanwhile: a detector that hangs must not keep it so."""
+    merlin = FakeMerlin(counts)
+    with opened(merlin) as detector:
+        detector.arm(JOB)
+        answer = merlin._answer
+
+        def late(request: str) -> bytes:
+            time.sleep(1.0)
+            return answer(request)
+
+        merlin._answer = late  # type: ignore[method-assign]
+        began = time.monotonic()
+        detector.start()
+        assert time.monotonic() - began < 0.5
+        assert sum(len(batch.data) for batch in detector.frames(20.0)) == len(counts)
 
 
 def test_the_shape_is_compared_before_anything_is_armed(counts: NDArray[np.generic]) -> None:
