@@ -7,7 +7,7 @@ no hook runs inside the decoder.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -93,10 +93,10 @@ def _image(data: object, channel: str | None) -> NDArray[np.unsignedinteger]:
     name = next(iter(data)) if channel is None else channel
     if name not in data:
         raise _odd(f"no channel {channel!r}; there are {sorted(map(str, data))}")
-    tag = data[name]
-    if not (isinstance(tag, cbor2.CBORTag) and tag.tag == ARRAY and len(tag.value) == 2):
+    inside = _tagged(data[name], ARRAY, 2)
+    if inside is None:
         raise _odd("no array with dimensions (tag 40)")
-    shape, typed = tag.value
+    shape, typed = inside
     if not _is_shape(shape):
         raise _odd(f"the dimensions {shape!r}")
     if not (isinstance(typed, cbor2.CBORTag) and typed.tag in UNSIGNED):
@@ -111,13 +111,22 @@ def _typed(
         if len(stored) != shape[0] * shape[1] * dtype.itemsize:
             raise _odd(f"{len(stored)} bytes for {shape[0]} x {shape[1]} {dtype}")
         return np.frombuffer(stored, dtype).reshape(shape)
-    if isinstance(stored, cbor2.CBORTag) and stored.tag == PACKED and len(stored.value) == 3:
-        algorithm, item, payload = stored.value
+    inside = _tagged(stored, PACKED, 3)
+    if inside is not None:
+        algorithm, item, payload = inside
         known = algorithm == "lz4" or (algorithm == "bslz4" and item == dtype.itemsize)
         if known and isinstance(payload, bytes) and dtype.str[0] != ">":
             return decompress(payload, algorithm, shape, dtype)
         raise _odd(f"bytes packed as {algorithm!r} in items of {item!r} bytes")
     raise _odd(f"a {type(stored).__name__} instead of bytes")
+
+
+def _tagged(item: object, tag: int, length: int) -> Sequence[Any] | None:
+    """What stands under `tag`, if it is a list of that length."""
+    if not (isinstance(item, cbor2.CBORTag) and item.tag == tag):
+        return None
+    inside = item.value
+    return inside if isinstance(inside, list | tuple) and len(inside) == length else None
 
 
 def _is_shape(shape: object) -> bool:

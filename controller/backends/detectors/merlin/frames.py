@@ -70,10 +70,16 @@ def _header(body: bytes) -> MibHeader:
 
 def _decode(body: bytes, header: MibHeader) -> NDArray[np.unsignedinteger]:
     """Counts (det_y, det_x)."""
-    data = np.frombuffer(body, np.uint8, header.data_bytes, header.header_bytes)
     image: NDArray[np.unsignedinteger]
-    if header.kind == "R64":
-        image = decode_raw(data[None], header)[0]
-    else:
-        image = data.view(UNSIGNED[header.kind]).reshape(header.frame_shape)
+    try:
+        data = np.frombuffer(body, np.uint8, header.data_bytes, header.header_bytes)
+        if header.kind == "R64":
+            image = decode_raw(data[None], header)[0]
+        else:
+            image = data.view(UNSIGNED[header.kind]).reshape(header.frame_shape)
+    except ValueError as problem:
+        raise ProtocolError(
+            f"a Merlin frame of {len(body)} bytes does not hold {header.frame_shape} pixels of "
+            f"{header.kind}: {problem}; what came before is kept. Arm the detector again."
+        ) from problem
     return image

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from controller.backends.detectors.merlin.frames import FrameReader
 from controller.backends.detectors.merlin.framing import MpxReader
@@ -58,6 +62,7 @@ def test_a_frame_unlike_the_first_is_refused(second: bytes, said: str) -> None:
         b"",
         b"HDR,",
         b"MQ1,000001,99999,01,0004,0002,U16,1x1,01,",
+        b"MQ1,000001,00000,01,0004,0002,U16,1x1,01,",
         header(1, 4, 2, "F32", 12),
         b"MQ1,000001,00384,xx,0004,0002,U16,1x1,01,",
     ],
@@ -65,3 +70,18 @@ def test_a_frame_unlike_the_first_is_refused(second: bytes, said: str) -> None:
 def test_a_first_frame_that_is_none_is_refused(first: bytes) -> None:
     with pytest.raises(ProtocolError, match="nothing was written"):
         FrameReader().read(first)
+
+
+@settings(max_examples=300)
+@given(st.data(), st.sampled_from([1, 6, 12, 24]), st.booleans())
+def test_damage_is_an_error_or_an_image_never_a_crash(
+    data: st.DataObject, depth: int, raw: bool
+) -> None:
+    make = raw_frame if raw else frame
+    whole = bytearray(body(make(1, np.ones((4, 64), np.uint32), depth)))
+    for _ in range(data.draw(st.integers(1, 3))):
+        whole[data.draw(st.integers(0, 200))] = data.draw(
+            st.sampled_from([*b"0123456789-,", 0, 255])
+        )
+    with suppress(ProtocolError):
+        assert FrameReader().read(bytes(whole)).decode().ndim == 2

@@ -120,6 +120,8 @@ def test_a_message_that_lacks_something_is_refused(content: object) -> None:
         cbor2.CBORTag(40, [[1 << 20, 1 << 20], cbor2.CBORTag(69, b"")]),
         cbor2.CBORTag(40, [[2, 2], cbor2.CBORTag(85, bytes(16))]),
         cbor2.CBORTag(40, [[2, 2], cbor2.CBORTag(69, bytes(7))]),
+        cbor2.CBORTag(40, 3),
+        cbor2.CBORTag(40, [[2, 2], cbor2.CBORTag(69, cbor2.CBORTag(56500, cbor2.CBORTag(1, 1)))]),
         cbor2.CBORTag(40, [[2, 2], cbor2.CBORTag(69, cbor2.CBORTag(56500, ["zip", 2, b""]))]),
         cbor2.CBORTag(40, [[2, 2], cbor2.CBORTag(69, cbor2.CBORTag(56500, ["bslz4", 4, b""]))]),
     ],
