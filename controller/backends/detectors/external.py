@@ -82,7 +82,10 @@ class ExternallyDetected:
         can_scan = base.scan is not None and bool(scanning)
         self._scan_with = (scan_with or scanning[0]) if can_scan else None
         info = detector.info.replace(can_scan=detector.info.can_scan and can_scan)
-        self._capabilities = base.replace(detectors=(*base.detectors, info))
+        # before the column's own that scan: a plan's scans go to the first that can
+        place = names.index(scanning[0]) if scanning else len(names)
+        detectors = (*base.detectors[:place], info, *base.detectors[place:])
+        self._capabilities = base.replace(detectors=detectors)
         self._job: DetectorJob | None = None
         self._started = False
         self._is_last = False

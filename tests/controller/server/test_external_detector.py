@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -24,6 +25,8 @@ from controller.hardware.errors import ArmFailedError, ExposureTimeoutError, Unr
 from controller.hardware.values import Exposure, Mode, OpticsChange, Purpose, Scan, ScanReceipt
 from controller.safety.limits import DoseLimits
 from controller.server import session as sessions
+from controller.server.config import Driver, WatchdogConfig
+from controller.server.serve import start_watchdog
 from controller.server.session import Session, open_session
 from recon.dataset import open_scan
 from tests.conformance.fake_adapter import FakeAdapter
@@ -140,6 +143,24 @@ def test_a_session_lets_the_column_go_if_the_detector_is_not_there(
     with pytest.raises(UnreachableError):
         open_session("fake", {}, run_dir=tmp_path, dose_limits=LIMITS, detector=config)
     assert column.closed
+
+
+def test_the_watchdog_does_not_open_the_detector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It only blanks; the driver alone would refuse an option that is not its own."""
+    commands: list[list[str]] = []
+
+    class Process:
+        def __init__(self, command: list[str], **_: object) -> None:
+            commands.append(command)
+            self.stdout = io.StringIO("ready\n")
+
+    monkeypatch.setattr("controller.server.serve.subprocess.Popen", Process)
+    driver = Driver(adapter="sim", options={"detector_file": "merlin.yaml", "seed": 3})
+    start_watchdog(WatchdogConfig(), driver, "ipc://pulse", tmp_path)
+    (command,) = commands
+    assert json.loads(command[command.index("--options") + 1]) == {"seed": 3}
 
 
 # --- killed while it receives, counts and writes -------------------------------------------

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from controller.backends.detectors.external import ExternallyDetected, with_external_detector
+from controller.decision.illumination import detector_for
 from controller.hardware.errors import ArmFailedError, ExposureTimeoutError, UnsupportedError
 from controller.hardware.values import DetectorJob, Exposure, Mode, OpticsChange, Purpose, Scan
 from controller.safety.dose import DoseLedger
@@ -148,6 +149,15 @@ def test_the_capabilities_show_one_more_detector(bench: Bench) -> None:
     assert info.shape == SHAPE
     assert info.can_scan
     assert len(bench.whole.capabilities.detectors) == 3
+
+
+def test_scans_of_a_plan_go_to_the_external_detector_and_pictures_to_the_camera(
+    bench: Bench,
+) -> None:
+    capabilities = bench.whole.capabilities
+    assert [info.name for info in capabilities.detectors] == ["camera", "merlin", "pixels"]
+    assert detector_for(capabilities, Mode.STEM, scan=True).name == "merlin"
+    assert detector_for(capabilities, Mode.DIFFRACTION).name == "camera"
 
 
 def test_a_column_without_a_scan_engine_takes_single_frames_only() -> None:
