@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -58,7 +58,8 @@ class FakeMerlin:
             if self._data is not None:
                 self._data.close()
             self._data = connection
-            connection.sendall(self.old)
+            with suppress(OSError):
+                connection.sendall(self.old)
             self._connected.set()
 
     def serve_control(self, listener: socket.socket) -> None:
@@ -67,7 +68,7 @@ class FakeMerlin:
                 connection, _ = listener.accept()
             except OSError:
                 return
-            with connection:
+            with connection, suppress(OSError):  # whoever asked has hung up
                 while request := connection.recv(4096):
                     connection.sendall(self._answer(request[15:].decode()))
 
@@ -100,9 +101,10 @@ class FakeMerlin:
         self._act("SOFTTRIGGER")
 
     def _send(self) -> None:
-        if self._data is not None:
-            self._data.sendall(self.stream())
-            if self.close_after is not None:
+        with suppress(OSError):  # whoever listened has hung up
+            if self._data is not None:
+                self._data.sendall(self.stream())
+            if self._data is not None and self.close_after is not None:
                 self._data.shutdown(socket.SHUT_RDWR)
                 self._connected.clear()
 

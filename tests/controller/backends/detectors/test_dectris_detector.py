@@ -208,7 +208,7 @@ def test_a_second_client_takes_frames_in_turn_and_they_are_missed(
         thief.setsockopt(zmq.LINGER, 0)
         port = detector._config.stream_port
         thief.connect(f"tcp://127.0.0.1:{port}")
-        time.sleep(0.3)
+        time.sleep(1.0)  # until it is connected
         detector.start()
         with suppress(ExposureTimeoutError):  # where the thief got the end as well
             list(detector.frames(1.0))
