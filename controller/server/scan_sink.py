@@ -9,8 +9,9 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import ValidationError
 
@@ -33,6 +34,16 @@ BYTES_PER_FRAME = 1024
 """Forecast of the disk space of a counted frame, before anything is known about it."""
 
 
+class ScanSource(Protocol):
+    """Where frames come from, if it has more to say than the frames: an external detector."""
+
+    def scan_headers(self) -> Mapping[str, str]:
+        """What it said when it was armed, verbatim; kept under ``/entry/raw_headers``."""
+
+    def scan_report(self) -> str | None:
+        """What became of every frame, one line of JSON for ``/entry/log``."""
+
+
 class NativeScanSink:
     """A `contract.ScanSink` that writes ``<folder>/<exposure_id>.h5``.
 
@@ -48,6 +59,8 @@ class NativeScanSink:
         For the start time in the file.
     run_uuid
         Goes into every file of the run.
+    source
+        Asked for its headers when a scan begins and for its report when it ends.
     """
 
     def __init__(
@@ -58,12 +71,14 @@ class NativeScanSink:
         clock: Clock,
         *,
         run_uuid: str,
+        source: ScanSource | None = None,
     ) -> None:
         self._folder = folder
         self._calibration = calibration
         self._capabilities = capabilities
         self._clock = clock
         self._run_uuid = run_uuid
+        self._source = source
         self._writer: ScanFileWriter | None = None
 
     def begin(
@@ -108,10 +123,17 @@ class NativeScanSink:
         self._writer = None
         try:
             committed = writer.committed_frames
+            report = None if self._source is None else self._source.scan_report()
+            if report is not None:
+                writer.log(report)
             writer.sync()
         finally:
             writer.close()
         return str(writer.path), committed, sha256_of(writer.path)
+
+    @property
+    def _counting(self) -> Literal["simulated", "electron"]:
+        return "simulated" if self._capabilities.simulated else "electron"
 
     def _open_writer(self) -> ScanFileWriter:
         if self._writer is None:
@@ -138,6 +160,7 @@ class NativeScanSink:
             )
         electrons_per_s = optics.probe_current_pA * ELECTRONS_PER_PA_S
         info = self._capabilities.detector(detector)
+        headers = {} if self._source is None else dict(self._source.scan_headers())
         try:
             return ScanHeader(
                 energy_keV=optics.energy_keV,
@@ -155,7 +178,8 @@ class NativeScanSink:
                 start_time=self._clock.utc().isoformat(),
                 run_uuid=self._run_uuid,
                 sample=exposure.area,
-                counting="simulated" if self._capabilities.simulated else "electron",
+                counting="thresholded" if headers else self._counting,
+                raw_headers=headers,
             )
         except ValidationError as problem:
             said = "; ".join(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import zmq
 
+from controller.backends.detectors.config import DETECTOR_FILE
 from controller.hardware.errors import RefusedError
 from controller.hardware.wire.endpoints import Endpoints, load_keys
 from controller.server.allowed import load_allowed
@@ -107,7 +108,8 @@ def start_watchdog(
         It did not come up.
     """
     second = config.driver or driver
-    options = {k: v for k, v in second.options.items() if k != "end"}
+    unused = ("end", DETECTOR_FILE)  # it only blanks
+    options = {k: v for k, v in second.options.items() if k not in unused}
     command = [sys.executable, "-m", "controller.server.watchdog", "--pulse", pulse]
     command += ["--backend", second.adapter, "--options", json.dumps(options)]
     command += ["--log", str(run_dir / WATCHDOG_FILE), "--silence", str(config.silence_s)]

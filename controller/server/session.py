@@ -15,6 +15,8 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import NAMESPACE_URL, uuid5
 
+from controller.backends.detectors.config import DectrisConfig, MerlinConfig, detector_of
+from controller.backends.detectors.opening import attached_detector
 from controller.backends.registry import OptionValue, load_adapter_factory
 from controller.hardware.clock import Clock
 from controller.hardware.contract import Adapter, DoseAuditor, Microscope
@@ -84,6 +86,7 @@ def open_session(  # noqa: PLR0913  (the parts of a session, each named once)
     auditor: DoseAuditor | None = None,
     run_uuid: str | None = None,
     beam_off: Callable[[datetime], datetime | None] = lambda opened: None,
+    detector: DectrisConfig | MerlinConfig | None = None,
 ) -> Session:
     """Open the instrument called `backend` and guard it.
 
@@ -98,6 +101,9 @@ def open_session(  # noqa: PLR0913  (the parts of a session, each named once)
         Written into scan files; derived from the name of the run folder if not given.
     beam_off
         When a watchdog took off a beam that an earlier process left open; see `DoseLedger`.
+    detector
+        An external detector beside the column, under its own name (docs/detectors.md).  The
+        option ``detector_file`` of `options` names the YAML of one as well.
 
     Raises
     ------
@@ -111,10 +117,13 @@ def open_session(  # noqa: PLR0913  (the parts of a session, each named once)
         Another session keeps this ledger.
     """
     factory = load_adapter_factory(backend)
+    options, detector = detector_of(options, detector)
     run_dir.mkdir(parents=True, exist_ok=True)
     with ExitStack() as opening:
-        adapter = factory(options, clock=clock, run_dir=run_dir)
-        opening.callback(_let_go, adapter)
+        column = factory(options, clock=clock, run_dir=run_dir)
+        opening.callback(_let_go, column)
+        source = opening.enter_context(attached_detector(column, detector)) if detector else None
+        adapter = source or column
         ledger = opening.enter_context(
             DoseLedger(run_dir / LEDGER_FILE, dose_limits, adapter.clock, beam_off=beam_off)
         )
@@ -124,6 +133,7 @@ def open_session(  # noqa: PLR0913  (the parts of a session, each named once)
             adapter.calibration,
             adapter.clock,
             run_uuid=run_uuid or str(uuid5(NAMESPACE_URL, run_dir.name)),
+            source=source,
         )
         microscope = GuardedMicroscope(
             adapter, ledger, site=site_limits, plan=plan_limits, sink=sink, auditor=auditor

@@ -43,14 +43,35 @@ def events_from_dense(frames: NDArray[np.generic]) -> tuple[UInt, NDArray[np.uin
         raise DataError(f"frames must be (n, det_y, det_x), got shape {frames.shape}")
     if not np.issubdtype(frames.dtype, np.integer):
         raise DataError(f"frames must hold integer counts, got dtype {frames.dtype}")
-    if frames.size and frames.min() < 0:
+    if not np.issubdtype(frames.dtype, np.unsignedinteger) and frames.size and frames.min() < 0:
         raise DataError(f"frames hold negative counts (minimum {frames.min()})")
-    flat = frames.reshape(len(frames), -1)
-    row, pixel = np.nonzero(flat)
-    electrons = flat[row, pixel].astype(np.int64)
-    pixel = pixel.astype(pixel_dtype(flat.shape[1]))
-    count = np.bincount(row, weights=electrons, minlength=len(frames)).astype(np.uint32)
-    return np.repeat(pixel, electrons), count
+    n_frames, n_pixels = len(frames), frames.shape[1] * frames.shape[2]
+    flat = np.ascontiguousarray(frames).reshape(-1)
+    hit = _nonzero(flat)
+    electrons = flat[hit]
+    frame_ends = np.searchsorted(hit, np.arange(n_frames + 1) * n_pixels)
+    hits = np.diff(frame_ends)
+    frame_start = np.repeat(np.arange(n_frames) * n_pixels, hits)
+    pixel = (hit - frame_start).astype(pixel_dtype(n_pixels))
+    if len(hit) and electrons.max() > 1:
+        electrons = electrons.astype(np.int64)
+        running = np.concatenate([[0], np.cumsum(electrons)])
+        return np.repeat(pixel, electrons), np.diff(running[frame_ends]).astype(np.uint32)
+    return pixel, hits.astype(np.uint32)
+
+
+def _nonzero(flat: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Indices of the entries that are not zero, looking at words of 64 bits first.
+
+    Of 100 electrons on 16,384 pixels a word of four pixels holds one in forty times.
+    """
+    per_word = 8 // flat.dtype.itemsize  # a power of two
+    if per_word < 2 or flat.size % per_word:
+        return np.flatnonzero(flat != 0)
+    word = np.flatnonzero(flat.view(np.uint64) != 0)
+    inside = np.flatnonzero(flat.reshape(-1, per_word)[word] != 0)
+    shift = per_word.bit_length() - 1
+    return np.asarray((word[inside >> shift] << shift) + (inside & (per_word - 1)))
 
 
 @dataclass(frozen=True)

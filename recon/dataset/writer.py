@@ -57,6 +57,8 @@ class ScanFileWriter:
         self._file = h5py.File(self.path, "x", libver="latest")
         write_header(self._file, header)
         self._create_events()
+        # looking a data set up by name takes longer than writing a batch into it
+        self._events = dict(self._file[EVENTS].items())
         self._file.flush()
         self._file.swmr_mode = True
 
@@ -189,7 +191,8 @@ class ScanFileWriter:
         multiplicity: NDArray[np.uint8] | None,
         valid: NDArray[np.uint8],
     ) -> None:
-        events = self._open_file()[EVENTS]
+        self._open_file()
+        events = self._events
         end = self._entries + len(pixel)
         payload = {"pixel": pixel} | (
             {} if multiplicity is None else {"multiplicity": multiplicity}

@@ -73,7 +73,7 @@ def read_mib_header(text: bytes, name: str) -> MibHeader:
     whole = text[:length].decode("ascii", errors="replace").rstrip("\0\n ")
     entries = [part.strip() for part in whole.split(",") if part.strip("\0\n ")]
     kind, layout = parts[6].strip(), parts[7].strip().rstrip("G")
-    depth = int(entries[-1]) if entries[-1].isdigit() else 0
+    depth = int(entries[-1]) if entries and entries[-1].isdigit() else 0
     if kind not in UNSIGNED and not (kind == "R64" and depth in RAW_BYTES):
         raise DataError(
             f"{name}: pixels of type {kind} with {depth} bits are not known (known are "

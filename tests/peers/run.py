@@ -34,6 +34,19 @@ class Peer:
     """Environment variable of the tests by repository that is cloned for it."""
 
 
+LIBERTEM = (
+    "libertem-live[sim]==0.3.0",
+    "libertem-dectris==0.3.2",
+    "libertem-qd-mpx==0.3.2",
+    "flask==3.1.3",
+    "requests==2.34.2",
+    "bitshuffle==0.5.2",
+    "cbor2>=5.6",
+    "hdf5plugin>=4",
+)
+# its simulator crashes on the frozen maps of cbor2 6
+TICKIT = ("tickit-devices==0.4.1", "cbor2==5.9.0", "hdf5plugin>=4")
+
 PEERS = (
     Peer("temscript", "temscript", ("temscript==2.1.0",), "test_temscript.py"),
     Peer("instamatic", "instamatic", ("instamatic==2.2.2",), "test_instamatic.py"),
@@ -51,6 +64,9 @@ PEERS = (
         "test_nion_usim.py",
     ),
     Peer("pytemscript", "pytemscript", ("pytemscript==3.0.1",), "test_pytemscript_client.py"),
+    Peer("merlin", "libertem-live", LIBERTEM, "test_merlin_simulator.py"),
+    Peer("dectris", "libertem-live", LIBERTEM, "test_dectris_simulator.py"),
+    Peer("eiger", "tickit", TICKIT, "test_eiger_simulator.py"),
 )
 
 

@@ -1,0 +1,1 @@
+"""DECTRIS detectors: SIMPLON over HTTP for control, ZeroMQ for frames (Stream V1 and V2)."""
