@@ -166,17 +166,20 @@ def refine_calibration(
 ) -> Found:
     """Find the calibration, with the number of slices that its thickness asks for.
 
-    Two legs, each with an empty object. With a ``look`` the thickness is refined in the first leg
-    only: what is seen at its end holds for the second, and is seen anew when that is over.
+    Two legs, each with an empty object. With a ``look`` the thickness is not refined at all: what
+    is seen at the end of the first leg holds for the second, and is seen anew when that is over.
+    The scale of the scan waits for the second leg, too, which knows how optimistic the fit is.
     """
+    look = look if is_looked_at(params) else None
+    later = () if look is None else ("thickness_A", "scale")
     solver = inner_solver(start, fitted, bench)
-    refiner = Refiner(solver, unknowns, params.refine_patterns)
+    early = tuple(u for u in unknowns if u.name not in later)
+    refiner = Refiner(solver, early, params.refine_patterns)
     first = max(params.calibration_passes - SECOND_LEG, 1)
     path = _run_leg(refiner, range(1, first + 1), bench, params, on_pass)
     (optimism,) = bench.team.agree([measure_optimism(solver, bench)])
     here = resized(mean_of(path[-1]) if path else solver.experiment, start.grid.n)
     prior = start
-    look = look if is_looked_at(params) else None
     if look is not None:
         seen = look.thickness_A(here, close=False)
         here, prior = (with_thickness(e, seen.value, params) for e in (here, start))

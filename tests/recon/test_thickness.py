@@ -22,7 +22,9 @@ from recon.ptychography.unknowns import value_of
 from recon.thickness import (
     LOOK_ELECTRONS,
     LOOK_PATTERNS,
+    MOST_PASSES,
     MOST_PATTERNS,
+    _goes_on,
     central,
     closest,
     lowest,
@@ -76,6 +78,22 @@ def test_a_close_look_costs_three_fits() -> None:
 
     assert closest(cost, 300.0, WITHIN).at == pytest.approx(320, rel=1e-3)
     assert len(calls) == 3
+
+
+def test_a_close_look_goes_on_to_where_the_lowest_has_neighbours() -> None:
+    """A refinement that had ended at 483 Å where 650 are true."""
+    found = closest(lambda t: 50 * math.log(t / 650) ** 2, 483.0, WITHIN)
+    assert found.at == pytest.approx(650, rel=1e-3)
+    assert found.sigma < 100
+
+
+@given(st.lists(st.floats(1, 9), min_size=2, max_size=30), st.sampled_from([0.005, 0.01]))
+def test_a_look_goes_on_while_a_pass_gains(losses: list[float], worth: float) -> None:
+    if len(losses) >= MOST_PASSES or losses[-1] >= losses[-2]:
+        assert not _goes_on(losses, worth)
+    elif losses[0] >= losses[-2] > losses[-1]:
+        gained = losses[-2] - losses[-1]
+        assert _goes_on(losses, worth) == (gained > worth * (losses[0] - losses[-1]))
 
 
 def test_the_crossover_keeps_its_distance_from_the_middle() -> None:
@@ -176,7 +194,8 @@ def test_the_calibration_takes_the_thickness_that_was_seen(turned: "Truth") -> N
         )
     early, late = seer.here
     assert late.thickness_A == 310.0
-    assert early.thickness_A != 310.0
+    assert early.thickness_A == start.thickness_A
+    assert value_of(early, "scale") == pytest.approx(value_of(start, "scale"), abs=2e-4)
     assert found.experiment.thickness_A == 330.0
     assert found.experiment.defocus_A == pytest.approx(late.defocus_A + 10)
     assert found.sigma["thickness_A"] == 12.0
