@@ -285,7 +285,7 @@ def _fit_multislice(
 
         main = close_fit(main, patterns, params, rng, on_progress=on_closing, execution=execution)
     halves: list[EngineResult] = []
-    half_passes = min(main.best_pass, MAX_HALF_PASSES)
+    half_passes = min(main.best_pass, MAX_HALF_PASSES if main.haste == 1 else main.best_pass)
     if params.half_set_frc:
         for index, half in enumerate(patterns.split(0.5, rng)):
 
@@ -303,7 +303,7 @@ def _fit_multislice(
                 if repeat is not None
                 else fit_fixed(
                     main.experiment, main.canvas, half, params, rng,
-                    passes=half_passes, on_progress=on_half, execution=execution,
+                    passes=half_passes, on_progress=on_half, execution=execution, haste=main.haste,
                 )
             )  # fmt: skip
     probe = main.experiment.entrance_probe()[None].to("cpu").numpy().astype(np.complex64)

@@ -16,12 +16,13 @@ cropped to the bright field: heavy columns on coarse pixels want a thicker cryst
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recon.calibration import Measured
+from recon.haste import TRIAL_PASSES, chosen_haste, haste_of, headroom_rad
 from recon.joint_calibration import Bench, inner_size, low_floor, resized, with_thickness
 from recon.params import ReconstructionParams
 from recon.patterns import Patterns
@@ -119,7 +120,7 @@ class ThicknessLook:
     bench: Bench
     params: ReconstructionParams
 
-    def thickness_A(self, here: Experiment, *, close: bool) -> Measured:
+    def thickness_A(self, here: Experiment, *, close: bool, haste: float = 1.0) -> Measured:
         """The most likely thickness if all else is as ``here``; ``close``: that is near it."""
         rng_seed = int(self.bench.rng.integers(2**63))
         n = inner_size(here)
@@ -132,9 +133,11 @@ class ThicknessLook:
         def cost(thickness_A: float) -> float:
             trial = with_thickness(here, thickness_A, self.params)
             solver = _empty(trial, fitted, held, self.bench)
+            solver.slices += headroom_rad(haste)
             rng = np.random.default_rng(rng_seed)
             losses: list[float] = []
-            while len(losses) < least or _goes_on(losses, worth):
+            while len(losses) < least or (haste == 1 and _goes_on(losses, worth)):
+                solver.haste = haste_of(len(losses) + 1, least, haste)
                 losses.append(solver.run_pass(rng, self.bench.executor).held_out)
             off = (thickness_A - self.stated_A) / self.unknown.prior_sigma
             nats = min(losses) * solver.electrons_held if solver.electrons_held else 0.0
@@ -144,6 +147,32 @@ class ThicknessLook:
         found = (closest if close else lowest)(cost, here.thickness_A, (low, high))
         at, sigma = self.bench.team.agree([found.at, found.sigma])
         return Measured(at, sigma, "held-out")
+
+    def haste(self, here: Experiment) -> float:
+        """Multiple of the usual step that held-out electrons want (``recon.haste``).
+
+        As many batches make a pass over the part of the scan as one over all of it.
+        """
+        rng_seed = int(self.bench.rng.integers(2**63))
+        n = inner_size(here)
+        chosen = central(self.fitted, here.scan_shape)
+        fitted, held = (part.only(chosen).cropped(n) for part in (self.fitted, self.held))
+        settings = self.bench.settings
+        batch = max(round(settings.batch * fitted.n_patterns / self.fitted.n_patterns), 1)
+        bench = replace(self.bench, settings=replace(settings, batch=batch))
+
+        def losses_with(longest: float) -> list[float]:
+            solver = _empty(resized(here, n), fitted, held, bench)
+            solver.slices += headroom_rad(longest)
+            rng = np.random.default_rng(rng_seed)
+            losses = []
+            for number in range(1, TRIAL_PASSES + 1):
+                solver.haste = haste_of(number, TRIAL_PASSES, longest)
+                losses.append(solver.run_pass(rng, bench.executor).held_out)
+            return losses
+
+        (chosen_one,) = bench.team.agree([chosen_haste(losses_with)])
+        return chosen_one
 
 
 def _empty(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from recon.calibrate import calibrate
 from recon.calibration import Measured
 from recon.engine import solver_settings, wanted
+from recon.haste import LONG
 from recon.joint_calibration import CREPT, Bench, refine_calibration, with_thickness
 from recon.params import ReconstructionParams
 from recon.patterns import Patterns
@@ -176,9 +177,14 @@ class Seer:
     def __init__(self) -> None:
         self.here: list[Experiment] = []
 
-    def thickness_A(self, here: Experiment, *, close: bool) -> Measured:
+    def thickness_A(self, here: Experiment, *, close: bool, haste: float = 1.0) -> Measured:
+        assert haste == (LONG if close else 1.0)
         self.here.append(here)
         return Measured(330.0 if close else 310.0, 12.0, "held-out")
+
+    def haste(self, here: Experiment) -> float:
+        assert here.thickness_A == 310.0
+        return LONG
 
 
 def test_the_calibration_takes_the_thickness_that_was_seen(turned: "Truth") -> None:
@@ -196,6 +202,7 @@ def test_the_calibration_takes_the_thickness_that_was_seen(turned: "Truth") -> N
     assert late.thickness_A == 310.0
     assert early.thickness_A == start.thickness_A
     assert value_of(early, "scale") == pytest.approx(value_of(start, "scale"), abs=2e-4)
+    assert found.haste == LONG
     assert found.experiment.thickness_A == 330.0
     assert found.experiment.defocus_A == pytest.approx(late.defocus_A + 10)
     assert found.sigma["thickness_A"] == 12.0
