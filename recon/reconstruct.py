@@ -120,6 +120,7 @@ def reconstruct(
     if params.engine != "multislice":
         fit = _fit_direct(dataset, calibrated, params, params.engine, rng)
     else:
+    dataset = with_nominal_defocus(dataset, params)
         found = calibrated.calibration.defocus_A.value
         refuse_apart(dataset.header, (dataset.header.defocus_A, found))
         watch = _Watch(tell, on_pass, execution)
@@ -180,6 +181,14 @@ def _judge(
     halves = None if fit.halves is None else tuple(half[region] for half in fit.halves)
     resolution, frc, spots = measure_resolution(
         fit.phase[region],
+def with_nominal_defocus(dataset: Dataset4D, params: ReconstructionParams) -> Dataset4D:
+    """The same counts under the defocus that the parameters call nominal, if they do."""
+    if params.nominal_defocus_A is None:
+        return dataset
+    header = dataset.header.model_copy(update={"defocus_A": params.nominal_defocus_A})
+    return replace(dataset, header=header)
+
+
         (halves[0], halves[1]) if halves else None,
         fit.pixel_size_A,
         raster=matrix,
