@@ -267,7 +267,7 @@ def _freed(
     return free_if_better(
         solver, stop.best, rng, executor, patience=params.patience, most=params.max_passes,
         needed=worth_of_freedom(stop, fit.losses[0][1]),
-        on_pass=lambda _: on_progress(fit.number, 1.0, *losses),
+        on_pass=lambda since: on_progress(fit.number + since, 1.0, *losses),
     )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from recon.parallax import phase_image, resample
 from recon.params import ReconstructionParams
 from recon.result import Curves, ProgressEvent, Reconstruction, Resolution, Stage
 
+from recon.progress import part_done
 if TYPE_CHECKING:
     from recon.direct.phase import DirectEngine
     from recon.engine import EngineResult, Watcher
@@ -261,7 +262,7 @@ def _fit_multislice(
 
     def during(number: int, part: float, fitted: float, held: float, begun: float = 0.0) -> None:
         early = 0 if begun else params.calibration_passes
-        passes = 0.96 * max(number - 1 + part + early, 0) / (params.max_passes + early)
+        passes = 0.96 * part_done(number - 1 + part + early, params.max_passes + early)
         done = 0.02 + share * (begun + passes * (0.5 if both else 1.0))
         message = f"pass {number}" if number > 0 else f"calibration pass {number + early}"
         tell(ProgressEvent("reconstruct", done, message, max(number, 0), fitted, held))
