@@ -1,5 +1,6 @@
 """From counts to an image that knows how good it is: behind ``lodestem reconstruct``."""
 
+import math
 import resource
 import time
 from collections.abc import Callable
@@ -26,9 +27,10 @@ from recon.judge import (
 from recon.metrics import RingCorrelation, Spot
 from recon.parallax import phase_image, resample
 from recon.params import ReconstructionParams
+from recon.patterns import Patterns
+from recon.progress import part_done
 from recon.result import Curves, ProgressEvent, Reconstruction, Resolution, Stage
 
-from recon.progress import part_done
 if TYPE_CHECKING:
     from recon.direct.phase import DirectEngine
     from recon.engine import EngineResult, Watcher
@@ -73,6 +75,8 @@ class _Fit:
     """What the raster of a direct image carries; agreement beyond it is that of interpolation."""
     shared: float = 0.0
     """Correlation of the halves that is no agreement with the truth."""
+    full_size: bool = False
+    """Phases are not damped: the noise of the electrons bounds theirs from below."""
     explained_share: float = float("nan")
     priors: tuple[str, ...] = ()
     residual: Image | None = None
@@ -115,13 +119,13 @@ def reconstruct(
     clock = _Clock()
     rng = np.random.default_rng(rng_seed)
     tell(ProgressEvent("calibrate", 0.0, "bright-field disc, rotation and defocus"))
+    dataset = with_nominal_defocus(dataset, params)
     calibrated = calibrate(dataset, params)
     clock.lap("calibrate")
     warnings = [*dataset.warnings, *calibrated.warnings]
     if params.engine != "multislice":
         fit = _fit_direct(dataset, calibrated, params, params.engine, rng)
     else:
-    dataset = with_nominal_defocus(dataset, params)
         found = calibrated.calibration.defocus_A.value
         refuse_apart(dataset.header, (dataset.header.defocus_A, found))
         watch = _Watch(tell, on_pass, execution)
@@ -135,7 +139,7 @@ def reconstruct(
         * header.scan_step_A
     )
     region = scanned_rectangle(header.scan_shape, matrix, fit.pixel_size_A, fit.scan_centre_px)
-    resolution, frc, spots = _judge(fit, region, matrix, calibrated.patterns.n_electrons)
+    resolution, frc, spots = _judge(fit, region, matrix, calibrated.patterns)
     warnings += [*fit.notes, *_quality_warnings(fit, resolution)]
     parallax, _ = resample(
         phase_image(calibrated.spectra, calibrated.shear), matrix, header.scan_step_A / 2
@@ -176,12 +180,6 @@ def reconstruct(
     )
 
 
-def _judge(
-    fit: _Fit, region: tuple[slice, slice], matrix: NDArray[np.float64], electrons: int
-) -> tuple[Resolution, RingCorrelation | None, list[Spot]]:
-    halves = None if fit.halves is None else tuple(half[region] for half in fit.halves)
-    resolution, frc, spots = measure_resolution(
-        fit.phase[region],
 def with_nominal_defocus(dataset: Dataset4D, params: ReconstructionParams) -> Dataset4D:
     """The same counts under the defocus that the parameters call nominal, if they do."""
     if params.nominal_defocus_A is None:
@@ -190,15 +188,27 @@ def with_nominal_defocus(dataset: Dataset4D, params: ReconstructionParams) -> Da
     return replace(dataset, header=header)
 
 
+def _judge(
+    fit: _Fit, region: tuple[slice, slice], matrix: NDArray[np.float64], patterns: Patterns
+) -> tuple[Resolution, RingCorrelation | None, list[Spot]]:
+    halves = None if fit.halves is None else tuple(half[region] for half in fit.halves)
+    resolution, frc, spots = measure_resolution(
+        fit.phase[region],
         (halves[0], halves[1]) if halves else None,
         fit.pixel_size_A,
         raster=matrix,
-        electrons=float(electrons),
+        electrons=float(patterns.n_electrons),
         shared=fit.shared,
+        fluence_e_per_A2=_fluence_e_per_A2(patterns, matrix) if fit.full_size else math.inf,
     )
     if fit.explained_share < CREDIBLE_SHARE:
         resolution = replace(resolution, frc_half_A=float("nan"))
     return resolution.no_finer_than(fit.finest_A), frc, spots
+
+
+def _fluence_e_per_A2(patterns: Patterns, matrix: NDArray[np.float64]) -> float:
+    area_A2 = patterns.n_patterns * abs(float(np.linalg.det(matrix)))
+    return max(patterns.n_electrons, 1) / area_A2
 
 
 def _quality_warnings(fit: _Fit, resolution: Resolution) -> list[str]:
@@ -330,6 +340,7 @@ def _fit_multislice(
         curves=Curves(main.fitted, main.held_out, main.defocus_A),
         best_pass=main.best_pass,
         shared=SHARED,
+        full_size=True,
         explained_share=confirmed,
         stopped_because=main.stopped_because,
         priors=params.prior_labels(len(main.slices)),
