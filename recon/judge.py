@@ -24,6 +24,8 @@ Against the truth of simulated MOFs the halves' C at the limit is too high by 0.
 """
 QUANTUM_TRANSFER = 4.0
 """The noise power of a phase image is 1 / (fluence x transfer), and no transfer is larger."""
+COHERENT_A = math.pi * math.sqrt(2 / math.log(2))
+"""Period over the standard deviation of displacements that take half of its contrast."""
 CREDIBLE_SHARE = 0.45
 """Of a right model the electrons confirm 0.93 to 1.05 of what it claims, of useful ones 0.7, of an
 unfinished one 0.48; of one that had found a tenth of the true thickness 0.40."""
@@ -84,6 +86,25 @@ def _resolution(
         n_spots=len(spots),
         effective_electrons=electrons,
     )
+
+
+def distortion_limit_A(calibration: Calibration, field_A: tuple[float, float]) -> float:
+    """Resolution against the truth to which what is not known of the scan raster limits an image.
+
+    A raster that is off by some part stretches, slants or turns the image: two halves agree on it,
+    and the truth is missed by more the further from the middle. Where that takes half of the
+    contrast of a period, on average over the field, is the limit. NaN where no sigma is known.
+    """
+    away_A = math.hypot(*field_A) / math.sqrt(12)  # root mean square distance from the middle
+    along_A = _raster_sigma(calibration) * away_A / math.sqrt(2)  # along any one direction
+    return COHERENT_A * along_A
+
+
+def _raster_sigma(calibration: Calibration) -> float:
+    """Relative standard deviation of the scan matrix; NaN where none is known."""
+    turn = math.radians(calibration.rotation_deg.sigma)
+    parts = [s for s in (calibration.affine_sigma, turn) if math.isfinite(s) and s > 0]
+    return math.hypot(*parts) if parts else math.nan
 
 
 def error_map(first: Image, second: Image, sampling_A: float) -> Image:
@@ -151,6 +172,12 @@ def judge_verdict(
         parts.append("no lattice stands out of the noise")
     if math.isfinite(resolution.frc_half_A):
         parts.append(f"FRC {resolution.frc_half_A:.2f} Å over the whole field")
+        if resolution.frc_half_A <= resolution.distortion_limit_A:
+            parts[-1] += (
+                f", as far as its scan raster is known "
+                f"(to {100 * _raster_sigma(calibration):.1f} %); the halves agree to "
+                f"{resolution.frc_0143_A:.2f} Å"
+            )
     defocus = calibration.defocus_A
     spread = _spread_nm(defocus)
     error_nm = (defocus.value - header.defocus_A) / 10

@@ -18,6 +18,7 @@ from recon.geometry import rotation_matrix, scan_positions_A, scanned_rectangle
 from recon.judge import (
     CREDIBLE_SHARE,
     SHARED,
+    distortion_limit_A,
     error_map,
     judge_verdict,
     measure_resolution,
@@ -201,6 +202,9 @@ def _judge(
         shared=fit.shared,
         fluence_e_per_A2=_fluence_e_per_A2(patterns, matrix) if fit.full_size else math.inf,
     )
+    rows, cols = (part.stop - part.start for part in region)
+    field_A = rows * fit.pixel_size_A, cols * fit.pixel_size_A
+    resolution = resolution.as_distorted(distortion_limit_A(fit.calibration, field_A))
     if fit.explained_share < CREDIBLE_SHARE:
         resolution = replace(resolution, frc_half_A=float("nan"))
     return resolution.no_finer_than(fit.finest_A), frc, spots
