@@ -131,6 +131,7 @@ class ThicknessLook:
         worth = CLOSELY_SETTLED if close else SETTLED
 
         def cost(thickness_A: float) -> float:
+            nonlocal least
             trial = with_thickness(here, thickness_A, self.params)
             solver = _empty(trial, fitted, held, self.bench)
             solver.slices += headroom_rad(haste)
@@ -139,6 +140,7 @@ class ThicknessLook:
             while len(losses) < least or (haste == 1 and _goes_on(losses, worth)):
                 solver.haste = haste_of(len(losses) + 1, least, haste)
                 losses.append(solver.run_pass(rng, self.bench.executor).held_out)
+            least = len(losses)  # a pass more or less must not decide between neighbours
             off = (thickness_A - self.stated_A) / self.unknown.prior_sigma
             nats = min(losses) * solver.electrons_held if solver.electrons_held else 0.0
             return nats + off**2 / 2

@@ -18,10 +18,11 @@ from recon.joint_calibration import CREPT, Bench, refine_calibration, with_thick
 from recon.params import ReconstructionParams
 from recon.patterns import Patterns
 from recon.ptychography.experiment import Experiment
-from recon.ptychography.solver import worker_threads
+from recon.ptychography.solver import PassResult, worker_threads
 from recon.ptychography.unknowns import value_of
 from recon.thickness import (
     LOOK_ELECTRONS,
+    LOOK_PASSES,
     LOOK_PATTERNS,
     MOST_PASSES,
     MOST_PATTERNS,
@@ -31,7 +32,7 @@ from recon.thickness import (
     lowest,
     thickness_look,
 )
-from tests.recon.test_global_parameters import EXPERIMENT
+from tests.recon.test_global_parameters import EXPERIMENT, ON_PIXELS
 
 if TYPE_CHECKING:
     from tests.recon.conftest import Truth
@@ -208,3 +209,38 @@ def test_the_calibration_takes_the_thickness_that_was_seen(turned: "Truth") -> N
     assert found.sigma["thickness_A"] == 12.0
     crept = value_of(found.experiment, "scale") - value_of(early, "scale")
     assert found.sigma["scale"] > CREPT * abs(crept) > 0
+
+
+def test_neighbours_are_compared_after_as_many_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fits settle after seven passes or eight: what a pass gains would decide between them."""
+    fits: list[tuple[float, int]] = []
+
+    class Slow:
+        """Gains less with every pass, more slowly the thicker."""
+
+        electrons_held, slices = 1000, 0.0
+
+        def __init__(self, experiment: Experiment, *_: object) -> None:
+            self.thickness_A = experiment.thickness_A
+            self.passes = 0
+
+        def run_pass(self, *_: object) -> PassResult:
+            self.passes += 1
+            if self.passes == 1:
+                fits.append((self.thickness_A, 0))
+            fits[-1] = (self.thickness_A, self.passes)
+            off = math.log(self.thickness_A / 340) ** 2
+            return PassResult(0.0, 4 + 0.1 * off + math.exp(-self.passes * 200 / self.thickness_A))
+
+    monkeypatch.setattr("recon.thickness.MultisliceSolver", Slow)
+    patterns = patterns_of(20, ON_PIXELS.scan_shape)
+    with worker_threads(1) as executor:
+        rng = np.random.default_rng(2)
+        bench = Bench(solver_settings(PARAMS), torch.device("cpu"), executor, rng)
+        look = thickness_look(patterns, patterns, wanted(PARAMS, 4), 200.0, bench, PARAMS)
+        assert look is not None
+        look.thickness_A(replace(ON_PIXELS, thickness_A=200.0), close=False)
+    passes = [count for _, count in fits]
+    assert passes == sorted(passes)
+    assert passes[-3:] == [passes[-1]] * 3
+    assert LOOK_PASSES < passes[-1] <= MOST_PASSES
