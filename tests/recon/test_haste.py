@@ -52,6 +52,8 @@ def test_steps_never_grow_again_and_halve_from_the_first_pass_in_vain(losses: li
     hastes = [next_haste(losses[:n], LONG, 100) for n in range(len(losses) + 1)]
     assert hastes[0] == LONG
     assert all(later <= earlier for earlier, later in pairwise(hastes))
+    for earlier, later in pairwise(hastes):
+        assert earlier == LONG or later == max(earlier / 2, 1.0)
     for n in range(2, len(losses) + 1):
         if losses[n - 1] >= min(losses[: n - 1]):
             assert hastes[n] < LONG
