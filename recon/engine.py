@@ -15,6 +15,7 @@ from recon.execution import Execution
 from recon.fit_state import FitState
 from recon.focus_side import better_side
 from recon.free_slices import Freed, free_if_better, worth_of_freedom
+from recon.haste import MORE_PASSES, haste_of, headroom_rad, next_haste
 from recon.joint_calibration import Bench, Found, Stated, refine_calibration
 from recon.params import ReconstructionParams
 from recon.patterns import Patterns
@@ -88,6 +89,8 @@ class EngineResult:
     """Part of what the object claims to know that electrons confirm."""
     coupling: float = 0.0
     """Of the slices: 0 where they are the same, 1 where they are free."""
+    haste: float = 1.0
+    """How much longer than usual the first steps were."""
 
     def phase(self) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
         """Projected phase, float32 (rows, cols)."""
@@ -187,6 +190,8 @@ def fit_until_turn(
         solver = MultisliceSolver(experiment, canvas, fitted, held, settings, device, team)
         if params.warm_start == "icom":
             solver.start_from(warm_phase(fitted, experiment, canvas))
+        solver.slices += headroom_rad(found.haste)
+        most = round(params.max_passes * (MORE_PASSES if found.haste > 1 else 1))
         if found.sigma:
             unknowns = ()
         if settings.variation:
@@ -200,6 +205,8 @@ def fit_until_turn(
             number = fit.number + 1
             before = fit.losses[-1] if fit.losses else (nan, nan, nan)
             hook = refiner.begin_pass(number, rng, executor)
+            seen = [loss for _, loss, _ in fit.losses]
+            solver.haste = next_haste(seen, found.haste, most)
             result = solver.run_pass(
                 rng,
                 executor,
@@ -218,10 +225,10 @@ def fit_until_turn(
                 )  # fmt: skip
             if stop.observe(number, result.held_out):
                 fit.keep()
-            if stop.should_stop:
+            if stop.should_stop and solver.haste == 1:
                 fit.reason = f"held-out likelihood turned after pass {stop.best_pass}"
-            elif number == params.max_passes:
-                fit.reason = f"max_passes ({params.max_passes}) reached"
+            elif number == most:
+                fit.reason = f"max_passes ({most}) reached"
             stage.save(fit)
         solver.recalibrate(fit.best_experiment)
         solver.take(fit.best)
@@ -238,6 +245,7 @@ def fit_until_turn(
         fit.reason,
         found.sigma | refiner.sigma,
         coupling=params.coupling,
+        haste=found.haste,
     )
     return _finished(tied, solver, freed)
 
@@ -259,7 +267,7 @@ def _freed(
     return free_if_better(
         solver, stop.best, rng, executor, patience=params.patience, most=params.max_passes,
         needed=worth_of_freedom(stop, fit.losses[0][1]),
-        on_pass=lambda _: on_progress(fit.number, 1.0, *losses),
+        on_pass=lambda since: on_progress(fit.number + since, 1.0, *losses),
     )  # fmt: skip
 
 
@@ -283,7 +291,7 @@ def _finished(tied: EngineResult, solver: MultisliceSolver, freed: Freed | None)
 
 
 @one_torch_thread()
-def fit_fixed(
+def fit_fixed(  # noqa: PLR0913  (what a fit is made of)
     experiment: Experiment,
     canvas: Canvas,
     patterns: Patterns,
@@ -293,6 +301,7 @@ def fit_fixed(
     passes: int,
     on_progress: PassCallback,
     execution: Execution | None = None,
+    haste: float = 1.0,
 ) -> EngineResult:
     """Fit all given electrons for a fixed number of passes, calibration as it is."""
     execution = execution or Execution()
@@ -302,7 +311,8 @@ def fit_fixed(
     )
     if params.warm_start == "icom":
         solver.start_from(warm_phase(patterns, experiment, canvas))
-    fit = _run_fixed(solver, rng, passes, on_progress, execution)
+    solver.slices += headroom_rad(haste)
+    fit = _run_fixed(solver, rng, passes, on_progress, execution, haste)
     losses = tuple(loss for loss, *_ in fit.losses)
     return EngineResult(experiment, canvas, solver.all_slices(), losses, (), (), passes, fit.reason)
 
@@ -337,12 +347,14 @@ def _run_fixed(
     passes: int,
     on_progress: PassCallback,
     execution: Execution,
+    haste: float = 1.0,
 ) -> FitState:
     fit, stage = FitState(solver, rng), execution.next_stage()
     stage.resume(fit)
     with worker_threads(solver.settings.threads) as executor:
         while not fit.reason:
             number = fit.number + 1
+            solver.haste = haste_of(number, passes, haste)
             result = solver.run_pass(
                 rng,
                 executor,

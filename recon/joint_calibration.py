@@ -19,6 +19,7 @@ import torch
 
 from recon.calibration import Measured
 from recon.execution import Alone, Team
+from recon.haste import haste_of, headroom_rad
 from recon.params import ReconstructionParams
 from recon.patterns import Patterns
 from recon.ptychography.experiment import Experiment
@@ -95,17 +96,22 @@ class Found:
     """A refined calibration.
 
     ``sigma`` holds standard deviations of its parameters, the object held fixed; ``optimism`` is
-    what the likelihood gains per ln(area of the scan) by fitting noise.
+    what the likelihood gains per ln(area of the scan) by fitting noise, ``haste`` how much
+    longer than usual the steps of a fit should be.
     """
 
     experiment: Experiment
     sigma: dict[str, float]
     optimism: float = 0.0
+    haste: float = 1.0
 
     def document(self) -> dict[str, Any]:
         """All of it, JSON-ready."""
         numbers = self.experiment.numbers()
-        return {"experiment": numbers, "sigma": self.sigma, "optimism": self.optimism}
+        return {
+            "experiment": numbers, "sigma": self.sigma, "optimism": self.optimism,
+            "haste": self.haste,
+        }  # fmt: skip
 
     @classmethod
     def from_document(cls, document: dict[str, Any], like: Experiment) -> "Found | None":
@@ -113,7 +119,9 @@ class Found:
         if not document:
             return None
         experiment = like.with_numbers(document["experiment"])
-        return cls(experiment, dict(document["sigma"]), document["optimism"])
+        return cls(
+            experiment, dict(document["sigma"]), document["optimism"], document.get("haste", 1.0)
+        )
 
 
 def inner_solver(start: Experiment, fitted: Patterns, bench: Bench) -> MultisliceSolver:
@@ -151,8 +159,11 @@ def is_looked_at(params: ReconstructionParams) -> bool:
 class Look(Protocol):
     """What else knows the thickness, with its standard deviation."""
 
-    def thickness_A(self, here: Experiment, *, close: bool) -> Measured:
+    def thickness_A(self, here: Experiment, *, close: bool, haste: float = 1.0) -> Measured:
         """The most likely thickness if all else is as ``here``; ``close``: that is near it."""
+
+    def haste(self, here: Experiment) -> float:
+        """Multiple of the usual step with which a fit gets furthest."""
 
 
 def refine_calibration(
@@ -166,30 +177,35 @@ def refine_calibration(
 ) -> Found:
     """Find the calibration, with the number of slices that its thickness asks for.
 
-    Two legs, each with an empty object. With a ``look`` the thickness is refined in the first leg
-    only: what is seen at its end holds for the second, and is seen anew when that is over.
+    Two legs, each with an empty object. With a ``look`` the thickness is not refined at all: what
+    is seen at the end of the first leg holds for the second, and is seen anew when that is over.
+    The scale of the scan waits for the second leg, too, which knows how optimistic the fit is.
     """
+    look = look if is_looked_at(params) else None
+    later = () if look is None else ("thickness_A", "scale")
     solver = inner_solver(start, fitted, bench)
-    refiner = Refiner(solver, unknowns, params.refine_patterns)
+    early = tuple(u for u in unknowns if u.name not in later)
+    refiner = Refiner(solver, early, params.refine_patterns)
     first = max(params.calibration_passes - SECOND_LEG, 1)
     path = _run_leg(refiner, range(1, first + 1), bench, params, on_pass)
     (optimism,) = bench.team.agree([measure_optimism(solver, bench)])
     here = resized(mean_of(path[-1]) if path else solver.experiment, start.grid.n)
     prior = start
-    look = look if is_looked_at(params) else None
+    haste = 1.0
     if look is not None:
         seen = look.thickness_A(here, close=False)
         here, prior = (with_thickness(e, seen.value, params) for e in (here, start))
+        haste = look.haste(here)
         unknowns = tuple(u for u in unknowns if u.name != "thickness_A")
     unknowns = tuple(replace(u, first_pass=min(u.first_pass, SECOND_LEG_RASTER)) for u in unknowns)
     solver = inner_solver(here, fitted, bench)
+    solver.slices += headroom_rad(haste)
     refiner = Refiner(
         solver, unknowns, params.refine_patterns,
         prior=resized(prior, solver.experiment.grid.n), optimism=optimism,
     )  # fmt: skip
-    path = _run_leg(
-        refiner, range(first + 1, params.calibration_passes + 1), bench, params, on_pass
-    )
+    numbers = range(first + 1, params.calibration_passes + 1)
+    path = _run_leg(refiner, numbers, bench, params, on_pass, haste)
     moved = [experiment for steps in path[-AVERAGED_PASSES:] for experiment in steps]
     if not moved:
         return Found(start, {})
@@ -201,9 +217,9 @@ def refine_calibration(
         sigma[name] = math.hypot(sigma[name], CREPT * crept)
     if look is None:
         return Found(found, sigma, optimism)
-    seen = look.thickness_A(found, close=True)
+    seen = look.thickness_A(found, close=True, haste=haste)
     sigma["thickness_A"] = seen.sigma
-    return Found(with_thickness(found, seen.value, params), sigma, optimism)
+    return Found(with_thickness(found, seen.value, params), sigma, optimism, haste)
 
 
 def _run_leg(
@@ -212,10 +228,12 @@ def _run_leg(
     bench: Bench,
     params: ReconstructionParams,
     on_pass: Callable[[int], None],
+    haste: float = 1.0,
 ) -> list[list[Experiment]]:
     """Refine for some passes; return the calibrations after every step, pass by pass."""
     solver, path = refiner.solver, []
     for since, number in enumerate(numbers, start=1):
+        solver.haste = haste_of(since, len(numbers), haste)
         hook = refiner.begin_pass(since, bench.rng, bench.executor)
         solver.run_pass(bench.rng, bench.executor, on_pulls=hook)
         on_pass(number)

@@ -22,6 +22,10 @@ Both halves climb from the same empty object, stop at the same pass and know tha
 positive: what has not converged yet is missing in both alike, and what makes up for it is in both.
 Against the truth of simulated MOFs the halves' C at the limit is too high by 0.0 to 0.16.
 """
+QUANTUM_TRANSFER = 4.0
+"""The noise power of a phase image is 1 / (fluence x transfer), and no transfer is larger."""
+COHERENT_A = math.pi * math.sqrt(2 / math.log(2))
+"""Period over the standard deviation of displacements that take half of its contrast."""
 CREDIBLE_SHARE = 0.45
 """Of a right model the electrons confirm 0.93 to 1.05 of what it claims, of useful ones 0.7, of an
 unfinished one 0.48; of one that had found a tenth of the true thickness 0.40."""
@@ -42,22 +46,30 @@ def measure_resolution(
     raster: NDArray[np.float64],
     electrons: float,
     shared: float = 0.0,
+    fluence_e_per_A2: float = math.inf,
 ) -> tuple[Resolution, RingCorrelation | None, list[Spot]]:
     """Ring correlation of the halves, and the lattice limit that both halves show.
 
-    ``shared`` is the correlation that halves have in common without being right.
+    ``shared`` is the correlation that halves have in common without being right;
+    ``fluence_e_per_A2`` that of an image whose phases come out at their full size, so that no
+    spot counts which is weaker than the noise that so many electrons leave at best.
 
     All images are the same part of the scanned field. Without halves only the lattice limit of
     the full image is given.
     """
     if not np.isfinite(phase).all():
         return Resolution(), None, []
+    least_noise_A2 = 1 / (QUANTUM_TRANSFER * fluence_e_per_A2)
     if halves is None:
-        spots = lattice_spots(phase.astype(np.float64), sampling_A, raster=raster)
+        spots = lattice_spots(
+            phase.astype(np.float64), sampling_A, raster=raster, least_noise_A2=least_noise_A2
+        )
         return _resolution(None, spots, electrons, shared), None, spots
     first, second = (half.astype(np.float64) for half in halves)
     frc = ring_correlation(first, second, sampling_A)
-    spots = lattice_spots(first, sampling_A, raster=raster, other=second)
+    spots = lattice_spots(
+        first, sampling_A, raster=raster, other=second, least_noise_A2=least_noise_A2
+    )
     return _resolution(frc, spots, electrons, shared), frc, spots
 
 
@@ -74,6 +86,25 @@ def _resolution(
         n_spots=len(spots),
         effective_electrons=electrons,
     )
+
+
+def distortion_limit_A(calibration: Calibration, field_A: tuple[float, float]) -> float:
+    """Resolution against the truth to which what is not known of the scan raster limits an image.
+
+    A raster that is off by some part stretches, slants or turns the image: two halves agree on it,
+    and the truth is missed by more the further from the middle. Where that takes half of the
+    contrast of a period, on average over the field, is the limit. NaN where no sigma is known.
+    """
+    away_A = math.hypot(*field_A) / math.sqrt(12)  # root mean square distance from the middle
+    along_A = _raster_sigma(calibration) * away_A / math.sqrt(2)  # along any one direction
+    return COHERENT_A * along_A
+
+
+def _raster_sigma(calibration: Calibration) -> float:
+    """Relative standard deviation of the scan matrix; NaN where none is known."""
+    turn = math.radians(calibration.rotation_deg.sigma)
+    parts = [s for s in (calibration.affine_sigma, turn) if math.isfinite(s) and s > 0]
+    return math.hypot(*parts) if parts else math.nan
 
 
 def error_map(first: Image, second: Image, sampling_A: float) -> Image:
@@ -141,6 +172,12 @@ def judge_verdict(
         parts.append("no lattice stands out of the noise")
     if math.isfinite(resolution.frc_half_A):
         parts.append(f"FRC {resolution.frc_half_A:.2f} Å over the whole field")
+        if resolution.frc_half_A <= resolution.distortion_limit_A:
+            parts[-1] += (
+                f", as far as its scan raster is known "
+                f"(to {100 * _raster_sigma(calibration):.1f} %); the halves agree to "
+                f"{resolution.frc_0143_A:.2f} Å"
+            )
     defocus = calibration.defocus_A
     spread = _spread_nm(defocus)
     error_nm = (defocus.value - header.defocus_A) / 10

@@ -130,11 +130,14 @@ def lattice_spots(
     *,
     raster: Float | None = None,
     other: Float | None = None,
+    least_noise_A2: float = 0.0,
 ) -> list[Spot]:
     """Peaks that noise alone would not make, coarse to fine, one of each Friedel pair.
 
     The power of noise is exponentially distributed about the mean of its ring (from the median);
-    a peak counts if chance would give one such in a thousand images.
+    a peak counts if chance would give one such in a thousand images. A fit that does not follow
+    the noise at high frequencies leaves rings there that are quieter than the electrons can
+    be, and fine spots that its model made in both halves alike: they do not count.
 
     Parameters
     ----------
@@ -144,6 +147,8 @@ def lattice_spots(
     raster
         Scan matrix (2, 2), Å per step. Peaks at its reciprocal lattice are artefacts of
         the scan and left out.
+    least_noise_A2
+        Noise power that no image of these electrons can be below, rad² Å² (per 1/Å²).
     """
     spectrum = np.fft.fft2(windowed(image))
     mate = spectrum if other is None else np.fft.fft2(windowed(other))
@@ -153,7 +158,10 @@ def lattice_spots(
     cols = np.fft.fftfreq(image.shape[1], sampling_A).astype(np.float64)
     q = np.hypot(rows[:, None], cols[None])
     spacing = 1 / (min(image.shape) * sampling_A)
-    background = _ring_level(scale, q, spacing)
+    seen = (np.hanning(image.shape[0] + 2) ** 2).sum() * (np.hanning(image.shape[1] + 2) ** 2).sum()
+    background = np.maximum(
+        _ring_level(scale, q, spacing), least_noise_A2 / sampling_A**2 * float(seen)
+    )
     contrast = np.divide(power, background, out=np.zeros_like(power), where=background > 0)
     contrast[(q < 3 * spacing) | (q > 0.5 / sampling_A)] = 0
     if raster is not None:

@@ -173,6 +173,7 @@ def _write_resolution(group: h5py.Group, result: Reconstruction) -> None:
     group["frc_at_half_A"] = resolution.frc_at_half_A
     group["frc_half_bit_A"] = resolution.frc_half_bit_A
     group["lattice_limit_A"] = resolution.lattice_limit_A
+    group["distortion_limit_A"] = resolution.distortion_limit_A
     group["explained_share"] = result.explained_share
     group["effective_electrons"] = resolution.effective_electrons
     group["spots_per_A"] = np.array([spot.q_A for spot in result.spots]).reshape(-1, 2)

@@ -1,5 +1,6 @@
 """From counts to an image that knows how good it is: behind ``lodestem reconstruct``."""
 
+import math
 import resource
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from recon.geometry import rotation_matrix, scan_positions_A, scanned_rectangle
 from recon.judge import (
     CREDIBLE_SHARE,
     SHARED,
+    distortion_limit_A,
     error_map,
     judge_verdict,
     measure_resolution,
@@ -26,6 +28,8 @@ from recon.judge import (
 from recon.metrics import RingCorrelation, Spot
 from recon.parallax import phase_image, resample
 from recon.params import ReconstructionParams
+from recon.patterns import Patterns
+from recon.progress import part_done
 from recon.result import Curves, ProgressEvent, Reconstruction, Resolution, Stage
 
 if TYPE_CHECKING:
@@ -72,6 +76,8 @@ class _Fit:
     """What the raster of a direct image carries; agreement beyond it is that of interpolation."""
     shared: float = 0.0
     """Correlation of the halves that is no agreement with the truth."""
+    full_size: bool = False
+    """Phases are not damped: the noise of the electrons bounds theirs from below."""
     explained_share: float = float("nan")
     priors: tuple[str, ...] = ()
     residual: Image | None = None
@@ -114,6 +120,7 @@ def reconstruct(
     clock = _Clock()
     rng = np.random.default_rng(rng_seed)
     tell(ProgressEvent("calibrate", 0.0, "bright-field disc, rotation and defocus"))
+    dataset = with_nominal_defocus(dataset, params)
     calibrated = calibrate(dataset, params)
     clock.lap("calibrate")
     warnings = [*dataset.warnings, *calibrated.warnings]
@@ -133,7 +140,7 @@ def reconstruct(
         * header.scan_step_A
     )
     region = scanned_rectangle(header.scan_shape, matrix, fit.pixel_size_A, fit.scan_centre_px)
-    resolution, frc, spots = _judge(fit, region, matrix, calibrated.patterns.n_electrons)
+    resolution, frc, spots = _judge(fit, region, matrix, calibrated.patterns)
     warnings += [*fit.notes, *_quality_warnings(fit, resolution)]
     parallax, _ = resample(
         phase_image(calibrated.spectra, calibrated.shear), matrix, header.scan_step_A / 2
@@ -174,8 +181,16 @@ def reconstruct(
     )
 
 
+def with_nominal_defocus(dataset: Dataset4D, params: ReconstructionParams) -> Dataset4D:
+    """The same counts under the defocus that the parameters call nominal, if they do."""
+    if params.nominal_defocus_A is None:
+        return dataset
+    header = dataset.header.model_copy(update={"defocus_A": params.nominal_defocus_A})
+    return replace(dataset, header=header)
+
+
 def _judge(
-    fit: _Fit, region: tuple[slice, slice], matrix: NDArray[np.float64], electrons: int
+    fit: _Fit, region: tuple[slice, slice], matrix: NDArray[np.float64], patterns: Patterns
 ) -> tuple[Resolution, RingCorrelation | None, list[Spot]]:
     halves = None if fit.halves is None else tuple(half[region] for half in fit.halves)
     resolution, frc, spots = measure_resolution(
@@ -183,12 +198,21 @@ def _judge(
         (halves[0], halves[1]) if halves else None,
         fit.pixel_size_A,
         raster=matrix,
-        electrons=float(electrons),
+        electrons=float(patterns.n_electrons),
         shared=fit.shared,
+        fluence_e_per_A2=_fluence_e_per_A2(patterns, matrix) if fit.full_size else math.inf,
     )
+    rows, cols = (part.stop - part.start for part in region)
+    field_A = rows * fit.pixel_size_A, cols * fit.pixel_size_A
+    resolution = resolution.as_distorted(distortion_limit_A(fit.calibration, field_A))
     if fit.explained_share < CREDIBLE_SHARE:
         resolution = replace(resolution, frc_half_A=float("nan"))
     return resolution.no_finer_than(fit.finest_A), frc, spots
+
+
+def _fluence_e_per_A2(patterns: Patterns, matrix: NDArray[np.float64]) -> float:
+    area_A2 = patterns.n_patterns * abs(float(np.linalg.det(matrix)))
+    return max(patterns.n_electrons, 1) / area_A2
 
 
 def _quality_warnings(fit: _Fit, resolution: Resolution) -> list[str]:
@@ -252,7 +276,7 @@ def _fit_multislice(
 
     def during(number: int, part: float, fitted: float, held: float, begun: float = 0.0) -> None:
         early = 0 if begun else params.calibration_passes
-        passes = 0.96 * max(number - 1 + part + early, 0) / (params.max_passes + early)
+        passes = 0.96 * part_done(number - 1 + part + early, params.max_passes + early)
         done = 0.02 + share * (begun + passes * (0.5 if both else 1.0))
         message = f"pass {number}" if number > 0 else f"calibration pass {number + early}"
         tell(ProgressEvent("reconstruct", done, message, max(number, 0), fitted, held))
@@ -285,7 +309,7 @@ def _fit_multislice(
 
         main = close_fit(main, patterns, params, rng, on_progress=on_closing, execution=execution)
     halves: list[EngineResult] = []
-    half_passes = min(main.best_pass, MAX_HALF_PASSES)
+    half_passes = min(main.best_pass, MAX_HALF_PASSES if main.haste == 1 else main.best_pass)
     if params.half_set_frc:
         for index, half in enumerate(patterns.split(0.5, rng)):
 
@@ -303,7 +327,7 @@ def _fit_multislice(
                 if repeat is not None
                 else fit_fixed(
                     main.experiment, main.canvas, half, params, rng,
-                    passes=half_passes, on_progress=on_half, execution=execution,
+                    passes=half_passes, on_progress=on_half, execution=execution, haste=main.haste,
                 )
             )  # fmt: skip
     probe = main.experiment.entrance_probe()[None].to("cpu").numpy().astype(np.complex64)
@@ -320,6 +344,7 @@ def _fit_multislice(
         curves=Curves(main.fitted, main.held_out, main.defocus_A),
         best_pass=main.best_pass,
         shared=SHARED,
+        full_size=True,
         explained_share=confirmed,
         stopped_because=main.stopped_because,
         priors=params.prior_labels(len(main.slices)),

@@ -1,7 +1,7 @@
 """A request to reconstruct a file: everything is checked before anything is computed."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from recon.checkpoint import CheckpointError, CheckpointFolder, identity_of
@@ -10,7 +10,7 @@ from recon.errors import ReconError
 from recon.execution import Alone, Execution, Team
 from recon.importers import open_4d
 from recon.params import ReconstructionParams
-from recon.reconstruct import reconstruct
+from recon.reconstruct import reconstruct, with_nominal_defocus
 from recon.result import ProgressEvent, Reconstruction
 from recon.vacuum import open_vacuum, with_vacuum
 
@@ -75,9 +75,7 @@ def open_request(
     if resume is not None and not Path(data or "").exists():
         raise CheckpointError(f"{data}, which {folder} was begun with, is gone; put it back")
     dataset = open_4d(data or "")
-    if params.nominal_defocus_A is not None:
-        header = dataset.header.model_copy(update={"defocus_A": params.nominal_defocus_A})
-        dataset = replace(dataset, header=header)
+    dataset = with_nominal_defocus(dataset, params)
     if vacuum is not None:
         dataset = with_vacuum(dataset, open_vacuum(vacuum, dataset.header))
     request = Request(dataset, params, folder, rng_seed or 0, resume is not None)

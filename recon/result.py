@@ -45,6 +45,7 @@ class Resolution:
     reconstructions, less what they share without being right, falls below 0.143 there.
     ``frc_0143_A`` and ``frc_at_half_A`` are where it falls below 0.143 and 1/2 as it is;
     ``lattice_limit_A`` the spacing that at least three spots reach which noise would not make.
+    ``distortion_limit_A`` is what the scan raster, as far as it is known, limits ``frc_half_A`` to.
     """
 
     frc_half_A: float = float("nan")
@@ -52,8 +53,17 @@ class Resolution:
     frc_at_half_A: float = float("nan")
     frc_half_bit_A: float = float("nan")
     lattice_limit_A: float = float("nan")
+    distortion_limit_A: float = float("nan")
     n_spots: int = 0
     effective_electrons: float = 0.0
+
+    def as_distorted(self, limit_A: float) -> "Resolution":
+        """Return these numbers with no resolution against the truth beyond this limit."""
+        frc_half_A = float(np.fmax(self.frc_half_A, limit_A))
+        known = np.isfinite(self.frc_half_A)
+        return replace(
+            self, distortion_limit_A=limit_A, frc_half_A=frc_half_A if known else self.frc_half_A
+        )
 
     def no_finer_than(self, finest_A: float) -> "Resolution":
         """Return these numbers, none of them below what the image's raster can carry."""
@@ -138,6 +148,7 @@ class Reconstruction:
                 "frc_at_half_A": _clean(self.resolution.frc_at_half_A),
                 "frc_half_bit_A": _clean(self.resolution.frc_half_bit_A),
                 "lattice_limit_A": _clean(self.resolution.lattice_limit_A),
+                "distortion_limit_A": _clean(self.resolution.distortion_limit_A),
                 "n_spots": self.resolution.n_spots,
                 "effective_electrons": self.resolution.effective_electrons,
             },

@@ -16,12 +16,13 @@ cropped to the bright field: heavy columns on coarse pixels want a thicker cryst
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recon.calibration import Measured
+from recon.haste import TRIAL_PASSES, chosen_haste, haste_of, headroom_rad
 from recon.joint_calibration import Bench, inner_size, low_floor, resized, with_thickness
 from recon.params import ReconstructionParams
 from recon.patterns import Patterns
@@ -30,7 +31,10 @@ from recon.ptychography.raster import make_canvas
 from recon.ptychography.solver import MultisliceSolver
 from recon.ptychography.unknowns import THICKNESS_RANGE, Unknown
 
-LOOK_PASSES, CLOSE_PASSES = 7, 10
+LOOK_PASSES, CLOSE_PASSES, MOST_PASSES = 7, 10, 20
+"""Passes of a fit: at least, close to the end at least, and at most."""
+SETTLED, CLOSELY_SETTLED = 0.01, 0.005
+"""Part of all that was gained; fits go on while a pass gains more. Thick objects form slowly."""
 LOOK_ELECTRONS, LOOK_PATTERNS, MOST_PATTERNS = 50_000, 700, 1500
 """At least so many fitted electrons and patterns, where there are; but not more patterns."""
 COARSE, FINE = 1.5, 1.16
@@ -53,8 +57,24 @@ def lowest(cost: Callable[[float], float], start: float, within: tuple[float, fl
     ``cost`` is called some seven times; what is far from ``start`` is found as long as the way
     there goes down.
     """
+    seen, best = _walked(cost, start, COARSE, within)
+    return closest(cost, _vertex(seen, best, COARSE).at, within)
+
+
+def closest(cost: Callable[[float], float], start: float, within: tuple[float, float]) -> Valley:
+    """Look at three thicknesses near ``start``, and at more where the lowest is at the edge."""
+    seen, best = _walked(cost, float(np.clip(start, *within)), FINE, within)
+    found = _vertex(seen, best, FINE)
+    at = float(np.clip(found.at, *within))
+    return Valley(at, found.sigma if at == found.at else at)
+
+
+def _walked(
+    cost: Callable[[float], float], start: float, ratio: float, within: tuple[float, float]
+) -> tuple[dict[float, float], float]:
+    """Costs by thickness, and the one that is lower than both neighbours or at an end."""
     seen: dict[float, float] = {}
-    best, ratio = start, COARSE
+    best = start
     while True:
         for at in (best, best / ratio, best * ratio):
             inside = _same(at, start) or within[0] <= at <= within[1]
@@ -62,18 +82,8 @@ def lowest(cost: Callable[[float], float], start: float, within: tuple[float, fl
                 seen[at] = cost(at)
         lower = min(seen, key=lambda at: seen[at])
         if _same(lower, best):
-            break
+            return seen, best
         best = lower
-    return closest(cost, _vertex(seen, best, ratio).at, within)
-
-
-def closest(cost: Callable[[float], float], start: float, within: tuple[float, float]) -> Valley:
-    """Look at three thicknesses near ``start``."""
-    start = float(np.clip(start, *within))
-    seen = {at: cost(at) for at in (start / FINE, start, start * FINE)}
-    found = _vertex(seen, start, FINE)
-    at = float(np.clip(found.at, *within))
-    return Valley(at, found.sigma if at == found.at else at)
 
 
 def _same(one: float, other: float) -> bool:
@@ -110,33 +120,77 @@ class ThicknessLook:
     bench: Bench
     params: ReconstructionParams
 
-    def thickness_A(self, here: Experiment, *, close: bool) -> Measured:
+    def thickness_A(self, here: Experiment, *, close: bool, haste: float = 1.0) -> Measured:
         """The most likely thickness if all else is as ``here``; ``close``: that is near it."""
         rng_seed = int(self.bench.rng.integers(2**63))
         n = inner_size(here)
         chosen = central(self.fitted, here.scan_shape)
         fitted, held = (part.only(chosen).cropped(n) for part in (self.fitted, self.held))
         here = resized(here, n)
+        least = CLOSE_PASSES if close else LOOK_PASSES
+        worth = CLOSELY_SETTLED if close else SETTLED
 
         def cost(thickness_A: float) -> float:
+            nonlocal least
             trial = with_thickness(here, thickness_A, self.params)
-            positions = trial.positions_A()[fitted.position]
-            canvas = make_canvas(positions, trial.grid.sampling_A, n)
-            bench = self.bench
-            solver = MultisliceSolver(
-                trial, canvas, fitted, held, low_floor(bench), bench.device, bench.team
-            )
+            solver = _empty(trial, fitted, held, self.bench)
+            solver.slices += headroom_rad(haste)
             rng = np.random.default_rng(rng_seed)
-            passes = CLOSE_PASSES if close else LOOK_PASSES
-            loss = min(solver.run_pass(rng, bench.executor).held_out for _ in range(passes))
+            losses: list[float] = []
+            while len(losses) < least or (haste == 1 and _goes_on(losses, worth)):
+                solver.haste = haste_of(len(losses) + 1, least, haste)
+                losses.append(solver.run_pass(rng, self.bench.executor).held_out)
+            least = len(losses)  # a pass more or less must not decide between neighbours
             off = (thickness_A - self.stated_A) / self.unknown.prior_sigma
-            nats = loss * solver.electrons_held if solver.electrons_held else 0.0
+            nats = min(losses) * solver.electrons_held if solver.electrons_held else 0.0
             return nats + off**2 / 2
 
         low, high = (factor * self.stated_A for factor in THICKNESS_RANGE)
         found = (closest if close else lowest)(cost, here.thickness_A, (low, high))
         at, sigma = self.bench.team.agree([found.at, found.sigma])
         return Measured(at, sigma, "held-out")
+
+    def haste(self, here: Experiment) -> float:
+        """Multiple of the usual step that held-out electrons want (``recon.haste``).
+
+        As many batches make a pass over the part of the scan as one over all of it.
+        """
+        rng_seed = int(self.bench.rng.integers(2**63))
+        n = inner_size(here)
+        chosen = central(self.fitted, here.scan_shape)
+        fitted, held = (part.only(chosen).cropped(n) for part in (self.fitted, self.held))
+        settings = self.bench.settings
+        batch = max(round(settings.batch * fitted.n_patterns / self.fitted.n_patterns), 1)
+        bench = replace(self.bench, settings=replace(settings, batch=batch))
+
+        def losses_with(longest: float) -> list[float]:
+            solver = _empty(resized(here, n), fitted, held, bench)
+            solver.slices += headroom_rad(longest)
+            rng = np.random.default_rng(rng_seed)
+            losses = []
+            for number in range(1, TRIAL_PASSES + 1):
+                solver.haste = haste_of(number, TRIAL_PASSES, longest)
+                losses.append(solver.run_pass(rng, bench.executor).held_out)
+            return losses
+
+        (chosen_one,) = bench.team.agree([chosen_haste(losses_with)])
+        return chosen_one
+
+
+def _empty(
+    experiment: Experiment, fitted: Patterns, held: Patterns, bench: Bench
+) -> MultisliceSolver:
+    """An empty object under these patterns, with a low floor."""
+    grid = experiment.grid
+    canvas = make_canvas(experiment.positions_A()[fitted.position], grid.sampling_A, grid.n)
+    return MultisliceSolver(
+        experiment, canvas, fitted, held, low_floor(bench), bench.device, bench.team
+    )
+
+
+def _goes_on(losses: list[float], worth: float) -> bool:
+    gained = losses[-2] - losses[-1]
+    return len(losses) < MOST_PASSES and gained > worth * max(losses[0] - losses[-1], 0.0)
 
 
 def central(patterns: Patterns, scan_shape: tuple[int, int]) -> NDArray[np.bool_]:

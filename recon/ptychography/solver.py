@@ -131,6 +131,8 @@ class MultisliceSolver:
         self.shares = torch.tensor(shares, dtype=torch.float64, device=self.device)
         self.ramps = sub_pixel_ramps(experiment.grid, SUB_PIXEL_STEPS).to(self.device)
         self.tied = settings.coupling == 0
+        self.haste = 1.0
+        """Multiple of the step that is taken; ``recon.haste`` knows which."""
         shape = (1 if self.tied else experiment.n_slices, *canvas.shape)
         self.slices = torch.zeros(shape, device=self.device)
         self.velocity = torch.zeros(shape, device=self.device)
@@ -306,7 +308,7 @@ class MultisliceSolver:
             apart = self.experiment.n_slices * gradient - total
             gradient = total + self.settings.coupling * apart
         self.velocity.mul_(self.settings.momentum)
-        eta = self.settings.step / self.experiment.n_slices
+        eta = self.haste * self.settings.step / self.experiment.n_slices
         self.velocity.addcmul_(gradient, self.preconditioner, value=-eta)
         self.slices.add_(self.velocity)
         if self.settings.positivity:

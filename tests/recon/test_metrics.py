@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.ndimage import fourier_shift
 
-from recon.judge import error_map
+from recon.judge import error_map, measure_resolution
 from recon.metrics import (
     RingCorrelation,
     Spot,
@@ -106,3 +108,29 @@ def test_the_error_map_is_the_noise_of_the_mean_of_two_halves(rng: np.random.Gen
     sigma = error_map(halves[0], halves[1], PIXEL_A)
     assert sigma[:, 10:40].mean() == pytest.approx(0.2, rel=0.1)
     assert sigma[:, 65:].mean() == pytest.approx(0.6, rel=0.1)
+
+
+def test_spots_below_the_noise_of_the_electrons_are_no_lattice(rng: np.random.Generator) -> None:
+    """Fits that do not follow the noise agree on what their model makes of the rest."""
+    for strength, fluence, seen in ((0.01, 100.0, 0), (0.01, 1e4, 2), (0.3, 100.0, 2)):
+        halves = [
+            (strength * lattice(1.6, 1) + 1e-3 * rng.normal(size=SHAPE)).astype(np.float32)
+            for _ in range(2)
+        ]
+        *_, spots = measure_resolution(
+            halves[0], (halves[0], halves[1]), PIXEL_A, raster=1.05 * np.eye(2), electrons=1e5,
+            fluence_e_per_A2=fluence,
+        )  # fmt: skip
+        assert len(spots) == seen
+
+
+@given(st.floats(0.05, 5), st.floats(0, 0.4))
+def test_noise_that_is_seen_counts_where_it_is_above_that_of_the_electrons(
+    sigma: float, part: float
+) -> None:
+    rng = np.random.default_rng(3)
+    image = lattice(3.2, 1) * 3 * sigma + sigma * rng.normal(size=SHAPE)
+    least = part * sigma**2 * PIXEL_A**2
+    found = lattice_spots(image, PIXEL_A, least_noise_A2=least)
+    assert found == lattice_spots(image, PIXEL_A)
+    assert found

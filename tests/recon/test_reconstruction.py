@@ -164,6 +164,19 @@ def test_every_output_is_written_and_told_apart(turned: "Truth", tmp_path: Path)
         reconstruct_file(described, tmp_path / "out", params)
 
 
+def test_a_nominal_defocus_replaces_that_of_the_header(turned: "Truth") -> None:
+    """Whoever calls: the lens was set to 60 nm overfocus, the specimen lay elsewhere."""
+    data = turned.counted(400.0, defocus_A=-600.0)
+    near = ReconstructionParams(
+        engine="parallax", nominal_defocus_A=100.0, search_defocus_A=150.0, half_set_frc=False
+    )
+    result = reconstruct(data, near)
+    assert result.calibration.defocus_A.value == pytest.approx(120.0, abs=30)
+    assert result.header.defocus_A == 100.0
+    assert "from nominal" in result.verdict
+    assert data.header.defocus_A == -600.0
+
+
 def test_the_direct_method_alone_also_reports(turned: "Truth") -> None:
     result = reconstruct(turned.counted(400.0), ReconstructionParams(engine="parallax"))
     assert result.passes == 0

@@ -13,22 +13,26 @@ from hypothesis import strategies as st
 from recon.calibrate import calibrate
 from recon.calibration import Measured
 from recon.engine import solver_settings, wanted
+from recon.haste import LONG
 from recon.joint_calibration import CREPT, Bench, refine_calibration, with_thickness
 from recon.params import ReconstructionParams
 from recon.patterns import Patterns
 from recon.ptychography.experiment import Experiment
-from recon.ptychography.solver import worker_threads
+from recon.ptychography.solver import PassResult, worker_threads
 from recon.ptychography.unknowns import value_of
 from recon.thickness import (
     LOOK_ELECTRONS,
+    LOOK_PASSES,
     LOOK_PATTERNS,
+    MOST_PASSES,
     MOST_PATTERNS,
+    _goes_on,
     central,
     closest,
     lowest,
     thickness_look,
 )
-from tests.recon.test_global_parameters import EXPERIMENT
+from tests.recon.test_global_parameters import EXPERIMENT, ON_PIXELS
 
 if TYPE_CHECKING:
     from tests.recon.conftest import Truth
@@ -76,6 +80,22 @@ def test_a_close_look_costs_three_fits() -> None:
 
     assert closest(cost, 300.0, WITHIN).at == pytest.approx(320, rel=1e-3)
     assert len(calls) == 3
+
+
+def test_a_close_look_goes_on_to_where_the_lowest_has_neighbours() -> None:
+    """A refinement that had ended at 483 Å where 650 are true."""
+    found = closest(lambda t: 50 * math.log(t / 650) ** 2, 483.0, WITHIN)
+    assert found.at == pytest.approx(650, rel=1e-3)
+    assert found.sigma < 100
+
+
+@given(st.lists(st.floats(1, 9), min_size=2, max_size=30), st.sampled_from([0.005, 0.01]))
+def test_a_look_goes_on_while_a_pass_gains(losses: list[float], worth: float) -> None:
+    if len(losses) >= MOST_PASSES or losses[-1] >= losses[-2]:
+        assert not _goes_on(losses, worth)
+    elif losses[0] >= losses[-2] > losses[-1]:
+        gained = losses[-2] - losses[-1]
+        assert _goes_on(losses, worth) == (gained > worth * (losses[0] - losses[-1]))
 
 
 def test_the_crossover_keeps_its_distance_from_the_middle() -> None:
@@ -158,9 +178,14 @@ class Seer:
     def __init__(self) -> None:
         self.here: list[Experiment] = []
 
-    def thickness_A(self, here: Experiment, *, close: bool) -> Measured:
+    def thickness_A(self, here: Experiment, *, close: bool, haste: float = 1.0) -> Measured:
+        assert haste == (LONG if close else 1.0)
         self.here.append(here)
         return Measured(330.0 if close else 310.0, 12.0, "held-out")
+
+    def haste(self, here: Experiment) -> float:
+        assert here.thickness_A == 310.0
+        return LONG
 
 
 def test_the_calibration_takes_the_thickness_that_was_seen(turned: "Truth") -> None:
@@ -176,9 +201,46 @@ def test_the_calibration_takes_the_thickness_that_was_seen(turned: "Truth") -> N
         )
     early, late = seer.here
     assert late.thickness_A == 310.0
-    assert early.thickness_A != 310.0
+    assert early.thickness_A == start.thickness_A
+    assert value_of(early, "scale") == pytest.approx(value_of(start, "scale"), abs=2e-4)
+    assert found.haste == LONG
     assert found.experiment.thickness_A == 330.0
     assert found.experiment.defocus_A == pytest.approx(late.defocus_A + 10)
     assert found.sigma["thickness_A"] == 12.0
     crept = value_of(found.experiment, "scale") - value_of(early, "scale")
     assert found.sigma["scale"] > CREPT * abs(crept) > 0
+
+
+def test_neighbours_are_compared_after_as_many_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fits settle after seven passes or eight: what a pass gains would decide between them."""
+    fits: list[tuple[float, int]] = []
+
+    class Slow:
+        """Gains less with every pass, more slowly the thicker."""
+
+        electrons_held, slices = 1000, 0.0
+
+        def __init__(self, experiment: Experiment, *_: object) -> None:
+            self.thickness_A = experiment.thickness_A
+            self.passes = 0
+
+        def run_pass(self, *_: object) -> PassResult:
+            self.passes += 1
+            if self.passes == 1:
+                fits.append((self.thickness_A, 0))
+            fits[-1] = (self.thickness_A, self.passes)
+            off = math.log(self.thickness_A / 340) ** 2
+            return PassResult(0.0, 4 + 0.1 * off + math.exp(-self.passes * 200 / self.thickness_A))
+
+    monkeypatch.setattr("recon.thickness.MultisliceSolver", Slow)
+    patterns = patterns_of(20, ON_PIXELS.scan_shape)
+    with worker_threads(1) as executor:
+        rng = np.random.default_rng(2)
+        bench = Bench(solver_settings(PARAMS), torch.device("cpu"), executor, rng)
+        look = thickness_look(patterns, patterns, wanted(PARAMS, 4), 200.0, bench, PARAMS)
+        assert look is not None
+        look.thickness_A(replace(ON_PIXELS, thickness_A=200.0), close=False)
+    passes = [count for _, count in fits]
+    assert passes == sorted(passes)
+    assert passes[-3:] == [passes[-1]] * 3
+    assert LOOK_PASSES < passes[-1] <= MOST_PASSES
