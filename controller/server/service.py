@@ -519,11 +519,13 @@ class _Said:
         self.peer = peer
 
     def answer(self, result: Any = None, arrays: list[Array] | None = None) -> None:  # noqa: ANN401
-        self._keep(self._asked.answer(result, arrays or []))
+        self._send(self._asked.written(result, arrays or []))
 
     def fail(self, problem: BaseException) -> None:
-        self._keep(self._asked.fail(problem))
+        self._send(self._asked.failed(problem))
 
-    def _keep(self, frames: list[bytes]) -> None:
+    def _send(self, frames: list[bytes]) -> None:
+        # kept first: whoever asks again at once finds it
         if self.peer is not None:
             self._sessions.answered(self.peer, self._asked.request, frames)
+        self._asked.send(frames)

@@ -47,19 +47,25 @@ class Asked:
         self.sender = sender
         self._post = post
 
-    def answer(self, result: Any = None, arrays: Sequence[Array] = ()) -> list[bytes]:  # noqa: ANN401
-        """Send the result; returns the bytes, for whoever keeps them."""
-        return self.send(encode(Reply(id=self.request.id, ok=True, result=result), arrays))
+    def answer(self, result: Any = None, arrays: Sequence[Array] = ()) -> None:  # noqa: ANN401
+        """Send the result."""
+        self.send(self.written(result, arrays))
 
-    def fail(self, problem: BaseException) -> list[bytes]:
-        """Send an error; returns the bytes."""
-        reply = Reply(id=self.request.id, ok=False, error=failure_of(problem))
-        return self.send(encode(reply))
+    def fail(self, problem: BaseException) -> None:
+        """Send an error."""
+        self.send(self.failed(problem))
 
-    def send(self, frames: list[bytes]) -> list[bytes]:
-        """Send an answer that was made before."""
+    def written(self, result: Any = None, arrays: Sequence[Array] = ()) -> list[bytes]:  # noqa: ANN401
+        """The answer as it will travel."""
+        return encode(Reply(id=self.request.id, ok=True, result=result), arrays)
+
+    def failed(self, problem: BaseException) -> list[bytes]:
+        """An error as it will travel."""
+        return encode(Reply(id=self.request.id, ok=False, error=failure_of(problem)))
+
+    def send(self, frames: list[bytes]) -> None:
+        """Send an answer that was written before."""
         self._post(self.sender.identity, frames)
-        return frames
 
 
 Handler = Callable[[Asked], None]
