@@ -3,8 +3,8 @@
 A fault is asked for as ``NAME@WHEN``.  WHEN is an instant (``600``, ``600s``, ``10min``, ``2h``), a
 count (``step:12`` is the twelfth exposure, ``move:3`` the third move of an axis, ``write:7`` the
 seventh write of the dose ledger, ``turn:5`` the fifth decision), a state of the stage
-(``alpha>10``, ``beta<-5``) or ``random`` (some time in the first four hours, by the seed).  The names are those of
-``controller.hardware.faults``.
+(``alpha>10``, ``beta<-5``) or ``random`` (some time in the first four hours, by the seed).
+The names are those of ``controller.hardware.faults``.
 """
 
 from __future__ import annotations
@@ -84,6 +84,10 @@ class FaultBoard:
                     self.struck.append((due.at_s, name))
                 return due.at_s
         return None
+
+    def onsets(self, name: str, now_s: float) -> list[float]:
+        """Instants up to now at which a lasting fault was seen to begin, also if it is over."""
+        return [at_s for at_s, struck in self.struck if struck == name and at_s <= now_s]
 
     def active(self, name: str, now_s: float) -> bool:
         """Whether a lasting fault is on."""
