@@ -523,7 +523,8 @@ def test_a_restart_turns_an_open_exposure_into_unknown_and_never_repeats_it(
         record = ledger.record(exposure.exposure_id)
         assert record is not None
         assert record.state is ChargeState.UNKNOWN
-        assert record.charged_e_per_A2 == pytest.approx(bound)
+        assert record.booking.reserved_e_per_A2 == pytest.approx(bound)
+        assert record.charged_e_per_A2 == record.booking.unseen_bound_e_per_A2 > bound
         again = GuardedMicroscope(bench.adapter, ledger)
         with pytest.raises(AlreadyExposedError, match=r"unknown.*was not opened again") as e:
             again.expose(exposure)
