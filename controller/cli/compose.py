@@ -26,6 +26,13 @@ from controller.hardware.clock import Clock, VirtualClock, WallClock
 from controller.hardware.contract import Microscope
 from controller.hardware.errors import LimitError
 from controller.hardware.values import Exposure, Mode, ScanReceipt
+from controller.injection.night import (
+    HOOKS,
+    spoilt_approver,
+    spoilt_eyes,
+    spoilt_going,
+    spoilt_microscope,
+)
 from controller.plan.feasibility import problems
 from controller.plan.run import PlanError, RunMode, RunPlan
 from controller.record.events import CalibrationAlarmed, ExposureMade, RunEnded
@@ -146,6 +153,7 @@ def open_instrument(
                 run_uuid=run_identity(plan),
                 clock=clock,
                 auditor=auditor,
+                hooks=HOOKS,
             )
     except (ValueError, UnknownAdapterError, LimitError) as error:
         raise InputError(str(error), "see `lodestem doctor` for what is installed") from error
@@ -349,23 +357,26 @@ def _carry_out(
                 booked = [_booked(row) for row in session.bookings()] if run else []
                 auditor.journal = journal
                 verified = microscope.verify_blanker(camera.name).verified
+                faults = session.injected
+                driven = spoilt_microscope(microscope, faults)
                 parts = Parts(
                     journal=journal,
                     store=RunStore(run_dir),
-                    eyes=eyes,
+                    eyes=spoilt_eyes(eyes, faults),
                     mode=mode,
-                    approver=approver or Unattended(),
+                    approver=spoilt_approver(approver or Unattended(), faults, microscope.clock),
                     blank_verified=verified,
                     workshop=workshop,
                 )
                 if run is None:
-                    loop = start_night(plan, microscope, parts)
+                    loop = start_night(plan, driven, parts)
                 else:
-                    loop = resume_night(run, microscope, booked=booked, parts=parts)
+                    loop = resume_night(run, driven, booked=booked, parts=parts)
                 for alarm in calibration_alarms_now(session, plan):
                     journal.append(alarm)
                 with interruptible(lambda: microscope.stop("second interrupt")):
-                    ended = loop.run().ended
+                    going = spoilt_going(faults, microscope.clock)
+                    ended = loop.run(keep_going=going).ended
     except KeyboardInterrupt:
         if (run_dir / "journal.jsonl").exists():
             build_report(run_dir)

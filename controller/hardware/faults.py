@@ -308,7 +308,7 @@ _KINDS = (
         "file-corrupt",
         24,
         "the file of the next scan is damaged after it was closed",
-        "the reader refuses it, or its checksum differs from the receipt's",
+        "ChecksumMismatch before it is reconstructed; the target is given up",
         place=Place.DISK,
     ),
     FaultKind(
@@ -498,7 +498,7 @@ _KINDS = (
         "notification-down",
         41,
         "the first channel to the operator refuses",
-        "the next channel is tried; the run is not blocked",
+        "messages go out beside the run, which is not blocked; the next channel is tried",
         UNTIL_CLEARED_S,
         Place.NOTIFICATION,
     ),

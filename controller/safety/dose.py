@@ -172,7 +172,10 @@ class DoseLedger:
             if stray_id in self._records:
                 return self._records[stray_id]
             utc = self._clock.utc().isoformat()
-            booking = Booking(stray_id, booked.area, booked.purpose, charged, footprint, "", utc)
+            request = booked.request.replace(str(exposure_id), str(stray_id))
+            booking = Booking(
+                stray_id, booked.area, booked.purpose, charged, footprint, request, utc
+            )
             self._book(booking)
             self.opening(stray_id)
             return self.unknown(stray_id, charged, outcome)
