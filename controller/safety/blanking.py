@@ -13,7 +13,7 @@ from controller.hardware.contract import Adapter
 from controller.hardware.errors import BeamState, BlankUnconfirmedError, DoseState
 from controller.hardware.values import BlankResult, LongOperation
 
-CONFIRM_TIMEOUT_S = 0.2
+CONFIRM_TIMEOUT_S = 0.1
 POLL_S = 0.01
 
 

@@ -27,6 +27,7 @@ from controller.hardware.values import (
     StageLimits,
 )
 from controller.injection.disk import FaultyDisk
+from controller.safety.blanking import CONFIRM_TIMEOUT_S, POLL_S
 from controller.safety.dose import DoseLedger
 from controller.safety.fluence import UNSEEN_S
 from controller.safety.gate import GuardedMicroscope
@@ -42,8 +43,8 @@ SITE = StageLimits(ranges={Axis.X: (-60.0, 60.0), Axis.ALPHA: (-28.0, 40.0)})
 PLAN = StageLimits(ranges={Axis.Y: (-40.0, 40.0), Axis.ALPHA: (-40.0, 25.0)})
 REACT_S = 0.25
 """Within which the beam has to be off after anything that goes wrong."""
-VALVE_S = 1.0
-"""Travel of the column valve, the second guard behind a stuck blanker."""
+VALVE_S = 1.0 + CONFIRM_TIMEOUT_S + 2 * POLL_S
+"""Until the column valve, the second guard behind a stuck blanker, has travelled."""
 TAILS = 1e-4
 """Of the largest charge: what the ledger may ignore."""
 DISPLACING = frozenset({"crystal-lost", "drift-burst", "focus-false", "alpha-inverted"})
