@@ -60,6 +60,7 @@ def test_a_full_disk_stops_the_run_before_the_next_exposure(tmp_path: Path) -> N
     assert ExposureMade not in after
 
 
+@pytest.mark.soak
 def test_a_damaged_scan_file_is_noticed_and_costs_one_crystal(tmp_path: Path) -> None:
     result = night(tmp_path, "file-corrupt@0")
     hold_the_invariants(result)
@@ -71,43 +72,51 @@ def test_a_damaged_scan_file_is_noticed_and_costs_one_crystal(tmp_path: Path) ->
 def test_regions_that_are_no_numbers_never_reach_the_stage(tmp_path: Path) -> None:
     result = night(tmp_path, "regions-nan@0")
     hold_the_invariants(result)
-    (seen,) = events(result.run_dir, RegionsFound)
-    assert "regions cannot be" in seen.reason
-    assert all(math.isfinite(pick.x_um) and math.isfinite(pick.score) for pick in seen.picks)
+    tiles = events(result.run_dir, RegionsFound)
+    assert "regions cannot be" in tiles[0].reason
+    for seen in tiles:
+        assert all(math.isfinite(pick.x_um) and math.isfinite(pick.score) for pick in seen.picks)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("fault", ["regions-empty", "regions-everywhere"])
-def test_a_picture_without_believable_regions_brings_no_target(fault: str, tmp_path: Path) -> None:
+def test_a_picture_without_believable_regions_brings_no_target_and_the_others_do(
+    fault: str, tmp_path: Path
+) -> None:
     result = night(tmp_path, f"{fault}@0")
     hold_the_invariants(result)
-    assert result.ended.outcome == "goals_missed"
-    assert {e.purpose.value for e in events(result.run_dir, ExposureMade)} <= {"survey", "focus"}
+    first, *others = events(result.run_dir, RegionsFound)
+    assert first.picks == ()
+    assert any(seen.picks for seen in others)
+    assert result.ended.outcome == "completed", result.ended.reason
 
 
+@pytest.mark.soak
 def test_an_exposure_asked_for_twice_opens_the_beam_once(tmp_path: Path) -> None:
     result = night(tmp_path, "exposure-repeated@0", "exposure-repeated@20s")
     hold_the_invariants(result)
     assert result.ended.outcome == "completed", result.ended.reason
 
 
+@pytest.mark.soak
 def test_a_dead_owner_of_the_ledger_keeps_nobody_out(tmp_path: Path) -> None:
     result = night(tmp_path, "stale-lock@0", "regions-empty@0")
     hold_the_invariants(result)
 
 
+@pytest.mark.soak
 def test_a_run_that_was_suspended_between_any_two_steps_goes_on_where_it_was(
     tmp_path: Path,
 ) -> None:
     """A pause of a minute before every step of a night."""
-    steps = range(1, 60)
+    steps = range(1, 200)
     result = night(tmp_path, *(f"suspended@turn:{n}" for n in steps))
     hold_the_invariants(result)
     started = events(result.run_dir, StepStarted)
     assert len(started) < len(steps), "the last steps were not paused"
     assert result.ended.outcome in ("completed", "goals_missed"), result.ended.reason
-    entries = read_journal(result.run_dir / "journal.jsonl")
-    took_s = (entries[-1].utc - entries[0].utc).total_seconds()
-    assert took_s > 55 * len(started)
+    entries = list(read_journal(result.run_dir / "journal.jsonl"))
+    assert entries[-1].clock_s - entries[0].clock_s > 55 * len(started)
 
 
 def test_a_proposal_that_nobody_answers_holds_the_run(tmp_path: Path) -> None:
@@ -142,6 +151,7 @@ def test_a_program_that_dies_between_steps_leaves_a_journal_to_report_from(
     assert set(states.values()) <= {"SETTLED", "RELEASED"}
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("fault", ["circle-inverted", "circle-ambiguous", "regions-shifted"])
 def test_eyes_that_err_once_do_not_end_the_night(fault: str, tmp_path: Path) -> None:
     result = night(tmp_path, f"{fault}@0")
