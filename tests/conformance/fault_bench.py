@@ -47,9 +47,11 @@ VALVE_S = 1.0 + CONFIRM_TIMEOUT_S + 2 * POLL_S
 """Until the column valve, the second guard behind a stuck blanker, has travelled."""
 TAILS = 1e-4
 """Of the largest charge: what the ledger may ignore."""
-DISPLACING = frozenset({"crystal-lost", "drift-burst", "focus-false", "alpha-inverted"})
-"""Move the specimen against the read-back, so that the map of the ledger is displaced; then the
-amounts are compared exposure by exposure instead of cell by cell."""
+DISPLACING = frozenset(
+    {"crystal-lost", "drift-burst", "focus-false", "alpha-inverted", "extra-backlash"}
+)
+"""Move the specimen against the read-back by more than the stated sigma, so that the map of the
+ledger is displaced; then amounts are compared exposure by exposure instead of cell by cell."""
 CLOSING = frozenset(
     {"valve-closes", "vacuum-bad", "refill", "flash-due", "gun-off", "ht-trip", "screen-down"}
 ) | {"holder-changed"}
