@@ -29,6 +29,7 @@ from controller.hardware.values import Exposure, Mode, ScanReceipt
 from controller.injection.night import (
     HOOKS,
     spoilt_approver,
+    spoilt_channels,
     spoilt_eyes,
     spoilt_going,
     spoilt_microscope,
@@ -37,6 +38,7 @@ from controller.plan.feasibility import problems
 from controller.plan.run import PlanError, RunMode, RunPlan
 from controller.record.events import CalibrationAlarmed, ExposureMade, RunEnded
 from controller.record.journal import Entry, Journal, JournalError
+from controller.record.notify.channels import channels_of
 from controller.record.notify.post import PostOffice
 from controller.record.report import ReportResult, build_report
 from controller.record.store import RunStore
@@ -343,7 +345,12 @@ def _carry_out(
             camera = detector_for(microscope.capabilities, Mode.IMAGE)
             with (
                 Journal(run_dir / "journal.jsonl", microscope.clock) as journal,
-                PostOffice(plan.notifications, plan.name, run_dir) as post,
+                PostOffice(
+                    plan.notifications,
+                    plan.name,
+                    run_dir,
+                    channels=spoilt_channels(channels_of(plan.notifications), session.injected),
+                ) as post,
                 ExitStack() as opened,
             ):
                 journal.listen(post)

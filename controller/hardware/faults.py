@@ -498,7 +498,7 @@ _KINDS = (
         "notification-down",
         41,
         "the first channel to the operator refuses",
-        "messages go out beside the run, which is not blocked; the next channel is tried",
+        "messages go out beside the run, which is not blocked, through every other channel",
         UNTIL_CLEARED_S,
         Place.NOTIFICATION,
     ),

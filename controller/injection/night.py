@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from controller.decision.approval import Approver
@@ -11,7 +11,7 @@ from controller.hardware.clock import Clock
 from controller.hardware.contract import Microscope
 from controller.hardware.faults import FaultSource, NoFaults
 from controller.injection.disk import FaultyDisk
-from controller.injection.people import PausePoint, SilentApprover
+from controller.injection.people import PausePoint, SilentApprover, refusing
 from controller.injection.perception import FaultyAligner, FaultyPicker
 from controller.injection.process import (
     LedgerCrash,
@@ -19,6 +19,7 @@ from controller.injection.process import (
     TurnCrash,
     leave_stale_lock,
 )
+from controller.record.notify.channels import Channel
 from controller.server.session import SessionHooks
 
 
@@ -55,6 +56,14 @@ def spoilt_approver(approver: Approver, faults: FaultSource, clock: Clock) -> Ap
 def spoilt_microscope(microscope: Microscope, faults: FaultSource) -> Microscope:
     """A microscope whose caller may ask twice."""
     return microscope if is_quiet(faults) else RepeatingMicroscope(microscope, faults)
+
+
+def spoilt_channels(channels: Sequence[Channel], faults: FaultSource) -> tuple[Channel, ...]:
+    """Channels to the operator of which the first may refuse."""
+    if is_quiet(faults) or not channels:
+        return tuple(channels)
+    first = Channel(channels[0].name, refusing(channels[0].send, faults))
+    return (first, *channels[1:])
 
 
 def spoilt_going(faults: FaultSource, clock: Clock) -> Callable[[], bool]:

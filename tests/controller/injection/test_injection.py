@@ -33,6 +33,7 @@ from controller.injection.process import (
 )
 from controller.perception.credible import credible
 from controller.perception.protocols import AxisSeen, RegionPick, RegionsSeen, TiltReading
+from controller.record.notify.channels import Channel
 from controller.safety.dose import DoseLedger
 from controller.safety.limits import DoseLimits
 from tests.conformance.fake_adapter import OPTICS, MemorySink
@@ -238,6 +239,20 @@ def test_a_channel_that_is_down_refuses_and_sends_nothing() -> None:
     faults.on.clear()
     send("help")
     assert sent == ["help"]
+
+
+def test_only_the_first_channel_is_spoilt() -> None:
+    sent: list[tuple[str, object]] = []
+
+    def to(name: str) -> Channel:
+        return Channel(name, lambda notice, run, escalated: sent.append((name, notice)))
+
+    first, second = night.spoilt_channels([to("a"), to("b")], Script(on=("notification-down",)))
+    with pytest.raises(ConnectionRefusedError):
+        first.send("n", "run", False)
+    second.send("n", "run", False)
+    assert sent == [("b", "n")]
+    assert night.spoilt_channels([], Script()) == ()
 
 
 def test_a_suspended_run_goes_on_when_it_may() -> None:
