@@ -258,6 +258,15 @@ def test_a_stop_in_the_middle_of_an_exposure_ends_it_within_a_slice(bench: Bench
     assert bench.adapter.clock.now_s() < 1.5
 
 
+def test_the_valve_is_not_opened_again_on_a_blanker_that_does_not_blank(bench: Bench) -> None:
+    bench.adapter.open_beam()
+    bench.adapter.faults.blanker_stuck = True
+    with pytest.raises(BlankUnconfirmedError, match="the blanker did not confirm"):
+        bench.microscope.column.run(LongOperation.OPEN_VALVE)
+    assert not bench.adapter.beam_on_specimen
+    bench.microscope.column.run(LongOperation.CLOSE_VALVE)
+
+
 # --- detectors ------------------------------------------------------------------------------
 
 
