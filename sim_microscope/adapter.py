@@ -24,6 +24,7 @@ from controller.hardware.errors import (
     ModeError,
     UnsupportedError,
 )
+from controller.hardware.faults import FaultSource, kind_of
 from controller.hardware.values import (
     Axis,
     AxisState,
@@ -54,6 +55,9 @@ from sim_microscope.truth import Truth
 from sim_microscope.world import Shutter, World
 
 Array = NDArray[np.float64]
+
+HANG_S = 120.0
+"""How long the lenses hang under their fault."""
 
 
 @dataclass
@@ -94,6 +98,22 @@ def open_adapter(
     if clock is None:
         clock = PacedClock(WallClock(), wanted.speed) if wanted.realtime else VirtualClock()
     return SimulatedAdapter(wanted, clock, run_dir)
+
+
+class _Injected:
+    """`FaultSource` of one simulated column."""
+
+    def __init__(self, adapter: SimulatedAdapter) -> None:
+        self._adapter = adapter
+
+    def strikes(self, name: str) -> bool:
+        return self._adapter.due(kind_of(name).name, lasting=False)
+
+    def is_on(self, name: str) -> bool:
+        return self._adapter.due(kind_of(name).name, lasting=True)
+
+    def count(self, what: str) -> None:
+        self._adapter.count(what)
 
 
 class SimulatedAdapter:
@@ -146,6 +166,22 @@ class SimulatedAdapter:
     def faults(self) -> FaultBoard:
         """For tests: inject and clear faults by name."""
         return self._world.faults
+
+    @property
+    def injected(self) -> FaultSource:
+        """The faults outside the column, for whoever plays them."""
+        return _Injected(self)
+
+    def due(self, name: str, *, lasting: bool) -> bool:
+        """Whether a fault is due now, or on; those that strike once are taken."""
+        with self._lock:
+            board, now = self._world.faults, self._now()
+            return board.active(name, now) if lasting else board.take(name, now) is not None
+
+    def count(self, what: str) -> None:
+        """One more of what faults may be due at."""
+        with self._lock:
+            self._world.faults.count(what, self._now())
 
     def release_alarms(self) -> None:
         """A person has looked at the stage: let go of limiter and touch alarm."""
@@ -242,6 +278,8 @@ class SimulatedAdapter:
 
     def write_optics(self, change: OpticsChange) -> None:
         """Send settings; see `SimulatedOptics.write`."""
+        if self.due("lens-hang", lasting=False):
+            self._clock.sleep(HANG_S)
         with self._lock:
             self._account()
             now = self._now()

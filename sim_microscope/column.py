@@ -40,8 +40,8 @@ class SimulatedColumn:
         self._spec = spec
         self._seed = seed
         self._faults = faults
-        self._valve_shut_by_hand = False
-        self._valve_fault_seen: float | None = None
+        self._valve_log = [(-_NOT_YET, True)]
+        """(instant, open) of what the valve was told."""
         self._flashed_at_s = 0.0
         self._flashes = 0
         self._filled_at_s = 0.0
@@ -81,12 +81,11 @@ class SimulatedColumn:
         return self.passes(t_s) and not self._faults.active("screen-down", t_s)
 
     def valve_is_open(self, t_s: float) -> bool:
-        """Column valve; a fault shuts it and only OPEN_VALVE opens it again."""
-        since = self._faults.active_since("valve-closes", t_s)
-        if since is not None and since != self._valve_fault_seen:
-            self._valve_fault_seen = since
-            self._valve_shut_by_hand = True
-        return not self._valve_shut_by_hand
+        """Column valve at an instant; a fault shuts it and only OPEN_VALVE opens it again."""
+        self._faults.active_since("valve-closes", t_s)
+        told_s, is_open = max(entry for entry in self._valve_log if entry[0] <= t_s)
+        onsets = self._faults.onsets("valve-closes", t_s)
+        return is_open and not any(onset >= told_s for onset in onsets)
 
     def current_factor(self, t_s: float) -> float:
         """True current over the nominal one: drift, flashes, slow noise and faults."""
@@ -155,13 +154,12 @@ class SimulatedColumn:
             case LongOperation.PUMP_CYCLE:
                 self._faults.clear("vacuum-bad")
             case LongOperation.OPEN_VALVE:
-                self.valve_is_open(t_s)
                 if any(self._faults.active(n, t_s) for n in ("vacuum-bad", "valve-closes")):
                     succeeded, detail = False, "vacuum not ready; the valve stayed closed"
                 else:
-                    self._valve_shut_by_hand = False
+                    self._valve_log.append((t_s, True))
             case LongOperation.CLOSE_VALVE:
-                self._valve_shut_by_hand = True
+                self._valve_log.append((t_s, False))
         return LongOperationResult(
             operation=operation, succeeded=succeeded, elapsed_s=t_s - began_s, detail=detail
         )

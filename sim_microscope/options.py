@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -33,6 +33,10 @@ class PacedClock:
     def now_s(self) -> float:
         """Simulated monotonic seconds."""
         return self._wall.now_s() * self._speed
+
+    def call_at(self, at_s: float, action: Callable[[], None]) -> Callable[[], None]:
+        """Call `action` in a thread of its own at simulated `at_s`."""
+        return self._wall.call_at(at_s / self._speed, action)
 
     def utc(self) -> datetime:
         """UTC of this machine; it does not run faster."""

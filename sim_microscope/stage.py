@@ -19,6 +19,8 @@ from sim_microscope.specimen import TruePose
 Array = NDArray[np.float64]
 
 _TILTS = (Axis.ALPHA, Axis.BETA)
+_AXIS_OFF_UM = 3.0
+"""Of the tilt axis, under the fault of a false focus."""
 _SHAKE_PERIOD_S = 1.0
 _SHAKE_UM = 0.03
 _FULL_KICK = {Axis.X: 100.0, Axis.Y: 100.0, Axis.Z: 50.0, Axis.ALPHA: 15.0, Axis.BETA: 10.0}
@@ -143,11 +145,13 @@ class SimulatedStage:
             for axis, travel in self._travels.items()
         }
         inverted = self._faults.active("alpha-inverted", now_s)
+        eccentric = _AXIS_OFF_UM if self._faults.active("focus-false", now_s) else 0.0
+        wander_um = eccentric * np.tan(np.deg2rad(at[Axis.ALPHA]))
         shift = self._drift_um + self._shake_um(now_s)
         shift = shift + sum((jump for when, jump in self._jumps if when <= now_s), np.zeros(2))
         return TruePose(
             x_um=at[Axis.X] + float(shift[0]),
-            y_um=at[Axis.Y] + float(shift[1]),
+            y_um=at[Axis.Y] + float(shift[1]) + float(wander_um),
             z_um=at[Axis.Z],
             alpha_deg=-at[Axis.ALPHA] if inverted else at[Axis.ALPHA],
             beta_deg=at[Axis.BETA],

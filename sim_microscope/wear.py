@@ -22,6 +22,8 @@ class Wear:
 
     dose: TrueDose
     spec: DamageSpec
+    harm: Callable[[], float] = lambda: 1.0
+    """Factor on the fluence: more than one if the specimen is more fragile than stated."""
 
     def model(self, structure: Structure) -> DamageModel:
         """Damage model of one structure in this scenario."""
@@ -33,7 +35,7 @@ class Wear:
         if not self.spec.enabled:
             return 0.0
         x, y = point_um
-        return float(self.dose.fluence_at(np.array([x]), np.array([y]))[0])
+        return self.harm() * float(self.dose.fluence_at(np.array([x]), np.array([y]))[0])
 
     def fade(
         self, structure: Structure, point_um: tuple[float, float]

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.hardware.values import DetectorJob, OpticsState, Scan
+from sim_microscope.bad_patterns import bent, with_few_spots, with_second_crystal
 from sim_microscope.column import SimulatedColumn
 from sim_microscope.detectors import CAMERA, DIFFRACTION, SCAN, Detectors
 from sim_microscope.dose import ELECTRONS_PER_PA_S, TrueDose
@@ -32,6 +33,8 @@ Array = NDArray[np.float64]
 
 _CHARGING_UM_PER_FLUX = 2.0
 """Image shift per e/Å²/s under the charging fault."""
+_FRAGILE = 100.0
+"""Under the fault of beam damage."""
 _BLUR_STEPS = 5
 _FASTEST_BLUR_UM = 5.0
 
@@ -63,9 +66,14 @@ class World:
             self.specimen, scenario.energy_keV, scenario.optics.objective_aperture_mrad
         )
         self.dose = TrueDose()
-        self.wear = Wear(self.dose, scenario.damage)
-        self.truth = Truth(self.specimen, self.optics.true, self.dose, self.faults.struck)
         self._accounted_s = 0.0
+        self.wear = Wear(self.dose, scenario.damage, self._harm)
+        self.truth = Truth(self.specimen, self.optics.true, self.dose, self.faults.struck)
+
+    def _harm(self) -> float:
+        """How many times more harmful the beam is than the table says."""
+        fragile = self.faults.active("beam-damage", self._accounted_s)
+        return _FRAGILE if fragile else 1.0
 
     def measured_pA(self, now_s: float) -> float:
         """Current as the meter shows it."""
@@ -121,14 +129,30 @@ class World:
             if job.detector == CAMERA:
                 expected = self._picture(shape, shutter, pose, electrons, now_s)
             elif disc is not None:
-                expected = electrons * pattern_per_electron(
-                    disc, self.optics, pose, shape, self.wear
-                )
+                expected = electrons * self._pattern(disc, pose, shape, now_s)
             else:
                 expected = electrons * self._still_probe(job, pose)
         self.remember(job, shutter, electrons, now_s, disc=disc)
         rng = stream(self.seed, "frame", shutter.number)
         return self.detectors.read(job.detector, expected, job.frame_s, rng)
+
+    def _pattern(
+        self, disc: DiscContents, pose: TruePose, shape: tuple[int, int], now_s: float
+    ) -> Array:
+        """Pattern per electron, misleading if a fault wants it so."""
+
+        def pattern(at: TruePose) -> Array:
+            return pattern_per_electron(disc, self.optics, at, shape, self.wear)
+
+        on = self.faults.active
+        seen = bent(pattern, pose) if on("bent-crystal", now_s) else pattern(pose)
+        row, col = self.optics.direct_beam_px()
+        centre = (shape[0] // 2 + float(row), shape[1] // 2 + float(col))
+        if on("two-crystals", now_s):
+            seen = with_second_crystal(seen, centre)
+        if on("few-spots", now_s):
+            seen = with_few_spots(seen, centre)
+        return seen
 
     def raster(self, scan: Scan, shutter: Shutter, now_s: float) -> Raster:
         """Make the armed scan ready."""
@@ -207,7 +231,10 @@ class World:
         pictures = [
             self._images.expected(shape, self.optics, pose, electrons, shift) for pose in poses
         ]
-        return np.asarray(np.mean(pictures, axis=0))
+        picture = np.asarray(np.mean(pictures, axis=0))
+        if self.faults.active("focus-flat", now_s):
+            return np.full(shape, picture.mean())
+        return picture
 
     def _still_probe(self, job: DetectorJob, pose: TruePose) -> Array:
         """Pattern per electron of a probe that stands still."""

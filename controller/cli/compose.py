@@ -26,10 +26,19 @@ from controller.hardware.clock import Clock, VirtualClock, WallClock
 from controller.hardware.contract import Microscope
 from controller.hardware.errors import LimitError
 from controller.hardware.values import Exposure, Mode, ScanReceipt
+from controller.injection.night import (
+    HOOKS,
+    spoilt_approver,
+    spoilt_channels,
+    spoilt_eyes,
+    spoilt_going,
+    spoilt_microscope,
+)
 from controller.plan.feasibility import problems
 from controller.plan.run import PlanError, RunMode, RunPlan
 from controller.record.events import CalibrationAlarmed, ExposureMade, RunEnded
 from controller.record.journal import Entry, Journal, JournalError
+from controller.record.notify.channels import channels_of
 from controller.record.notify.post import PostOffice
 from controller.record.report import ReportResult, build_report
 from controller.record.store import RunStore
@@ -146,6 +155,7 @@ def open_instrument(
                 run_uuid=run_identity(plan),
                 clock=clock,
                 auditor=auditor,
+                hooks=HOOKS,
             )
     except (ValueError, UnknownAdapterError, LimitError) as error:
         raise InputError(str(error), "see `lodestem doctor` for what is installed") from error
@@ -335,7 +345,12 @@ def _carry_out(
             camera = detector_for(microscope.capabilities, Mode.IMAGE)
             with (
                 Journal(run_dir / "journal.jsonl", microscope.clock) as journal,
-                PostOffice(plan.notifications, plan.name, run_dir) as post,
+                PostOffice(
+                    plan.notifications,
+                    plan.name,
+                    run_dir,
+                    channels=spoilt_channels(channels_of(plan.notifications), session.injected),
+                ) as post,
                 ExitStack() as opened,
             ):
                 journal.listen(post)
@@ -349,23 +364,26 @@ def _carry_out(
                 booked = [_booked(row) for row in session.bookings()] if run else []
                 auditor.journal = journal
                 verified = microscope.verify_blanker(camera.name).verified
+                faults = session.injected
+                driven = spoilt_microscope(microscope, faults)
                 parts = Parts(
                     journal=journal,
                     store=RunStore(run_dir),
-                    eyes=eyes,
+                    eyes=spoilt_eyes(eyes, faults),
                     mode=mode,
-                    approver=approver or Unattended(),
+                    approver=spoilt_approver(approver or Unattended(), faults, microscope.clock),
                     blank_verified=verified,
                     workshop=workshop,
                 )
                 if run is None:
-                    loop = start_night(plan, microscope, parts)
+                    loop = start_night(plan, driven, parts)
                 else:
-                    loop = resume_night(run, microscope, booked=booked, parts=parts)
+                    loop = resume_night(run, driven, booked=booked, parts=parts)
                 for alarm in calibration_alarms_now(session, plan):
                     journal.append(alarm)
                 with interruptible(lambda: microscope.stop("second interrupt")):
-                    ended = loop.run().ended
+                    going = spoilt_going(faults, microscope.clock)
+                    ended = loop.run(keep_going=going).ended
     except KeyboardInterrupt:
         if (run_dir / "journal.jsonl").exists():
             build_report(run_dir)

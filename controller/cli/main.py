@@ -145,6 +145,18 @@ def simulate(
 
 
 @app.command()
+def faults(as_json: Json = False) -> None:
+    """List the faults that can be injected into the simulator, and how each is answered.
+
+    Examples: `lodestem simulate typical --out data --fault valve-closes@10min`; in a plan,
+    `instrument.options.faults`.
+    """
+    faults_command = verb("faults", "faults_command")
+
+    faults_command(as_json=as_json)
+
+
+@app.command()
 def report(
     run_dir: Annotated[Path, typer.Argument(help="Run folder.")],
     open_it: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,

@@ -58,6 +58,7 @@ TABLE: dict[str, Rule] = {
     "Specimen": Rule(Answer.SKIP_TARGET, 99, Answer.SKIP_TARGET),
     "Link": Rule(Answer.HOLD, 1, Answer.HOLD),
     "DiskFull": Rule(Answer.HOLD, 1, Answer.HOLD),
+    "ChecksumMismatch": Rule(Answer.SKIP_TARGET, 1, Answer.HOLD),
     "Storage": Rule(Answer.HOLD, 1, Answer.HOLD),
     "Microscope": Rule(Answer.HOLD, 1, Answer.HOLD),
 }

@@ -10,10 +10,10 @@ from __future__ import annotations
 import heapq
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Clock(Protocol):
@@ -29,8 +29,32 @@ class Clock(Protocol):
         """Return no earlier than `duration_s` from now; at once if it is not positive."""
 
 
+@runtime_checkable
+class Alarming(Protocol):
+    """A clock that can also wake somebody else."""
+
+    def call_at(self, at_s: float, action: Callable[[], None]) -> Callable[[], None]:
+        """Call `action` when ``now_s()`` reaches `at_s`; return what cancels it.
+
+        It runs beside whoever is at work then, also while that one sleeps or hangs in a driver:
+        in a thread of its own by the wall clock, inside a sleep in virtual time.
+        """
+
+
+def call_at(clock: Clock, at_s: float, action: Callable[[], None]) -> Callable[[], None]:
+    """`Alarming.call_at`; a clock without alarms never calls."""
+    return clock.call_at(at_s, action) if isinstance(clock, Alarming) else lambda: None
+
+
 class WallClock:
     """The real time of this machine."""
+
+    def call_at(self, at_s: float, action: Callable[[], None]) -> Callable[[], None]:
+        """Call `action` in a thread of its own at `at_s`."""
+        timer = threading.Timer(max(0.0, at_s - self.now_s()), action)
+        timer.daemon = True
+        timer.start()
+        return timer.cancel
 
     def now_s(self) -> float:
         """Monotonic seconds."""
@@ -71,6 +95,7 @@ class VirtualClock:
         self._participants = 0
         self._order = 0
         self._wakes: list[tuple[float, int]] = []
+        self._alarms: list[tuple[float, int, Callable[[], None]]] = []
         self._changed = threading.Condition()
 
     def now_s(self) -> float:
@@ -100,6 +125,21 @@ class VirtualClock:
                 self._participants -= 1
                 self._jump_if_all_sleep()
 
+    def call_at(self, at_s: float, action: Callable[[], None]) -> Callable[[], None]:
+        """Call `action` inside the sleep during which time reaches `at_s`."""
+        with self._changed:
+            self._order += 1
+            alarm = (at_s, self._order, action)
+            heapq.heappush(self._alarms, alarm)
+
+        def cancel() -> None:
+            with self._changed:
+                if alarm in self._alarms:
+                    self._alarms.remove(alarm)
+                    heapq.heapify(self._alarms)
+
+        return cancel
+
     def sleep(self, duration_s: float) -> None:
         """Wait in virtual time; return when all participants sleep and this wake-up is next."""
         if not duration_s > 0:
@@ -108,10 +148,32 @@ class VirtualClock:
             self._order += 1
             wake = (self._now_s + duration_s, self._order)
             heapq.heappush(self._wakes, wake)
+        while (action := self._sleep_until(wake)) is not None:
+            action()
+            with self._changed:
+                if wake[0] <= self._now_s:  # the alarm itself took time
+                    return
+                heapq.heappush(self._wakes, wake)
+
+    def _sleep_until(self, wake: tuple[float, int]) -> Callable[[], None] | None:
+        """None once `wake` has come; before that an alarm that this thread is to run."""
+        with self._changed:
             self._jump_if_all_sleep()
-            self._changed.wait_for(lambda: wake not in self._wakes)
+            self._changed.wait_for(lambda: wake not in self._wakes or self._rings())
+            if wake not in self._wakes:
+                return None
+            self._wakes.remove(wake)
+            heapq.heapify(self._wakes)
+            return heapq.heappop(self._alarms)[2]
+
+    def _rings(self) -> bool:
+        return bool(self._alarms) and self._alarms[0][0] <= self._now_s
 
     def _jump_if_all_sleep(self) -> None:
-        if self._wakes and len(self._wakes) >= max(self._participants, 1):
+        if not self._wakes or len(self._wakes) < max(self._participants, 1):
+            return
+        if self._alarms and self._alarms[0][0] <= self._wakes[0][0]:
+            self._now_s = max(self._now_s, self._alarms[0][0])
+        else:
             self._now_s = max(self._now_s, heapq.heappop(self._wakes)[0])
-            self._changed.notify_all()
+        self._changed.notify_all()

@@ -7,6 +7,8 @@ or a hand on the panel may have changed them meanwhile.
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from dataclasses import dataclass
 
 from controller.hardware.contract import Adapter
@@ -54,6 +56,11 @@ class Assessor:
         self._cell_nm = cell_nm
         self._agreed_s = adapter.clock.now_s() - drifting_s
 
+    @property
+    def holder_id(self) -> str | None:
+        """The holder that the session started with."""
+        return self._holder_id
+
     def assess(self, exposure: Exposure) -> Assessment:
         """Upper bound and footprint, here and now."""
         pose, optics = self._adapter.read_pose(), self._adapter.read_optics()
@@ -77,6 +84,22 @@ class Assessor:
             drifting_s=self._adapter.clock.now_s() - self._agreed_s,
         )
         return Assessment(pose, optics, footprint, bound)
+
+    def way(self, exposure: Exposure, then: Assessment, now: StagePose) -> Footprint:
+        """What the beam may have touched while somebody moved the stage under it."""
+        middle = now.replace(
+            x_um=(then.pose.x_um + now.x_um) / 2, y_um=(then.pose.y_um + now.y_um) / 2
+        )
+        at_middle = footprint_of(
+            middle,
+            then.optics,
+            exposure.scan,
+            self._adapter.capabilities,
+            self._adapter.calibration,
+            drifting_s=self._adapter.clock.now_s() - self._agreed_s,
+        )
+        half_way_nm = 500 * math.hypot(now.x_um - then.pose.x_um, now.y_um - then.pose.y_um)
+        return at_middle.replace(radius_nm=at_middle.radius_nm + half_way_nm)
 
     def check_column(self) -> None:
         """Refuse a column that is not known to be fit."""
@@ -108,25 +131,25 @@ class Assessor:
                 f"{then.bound.current_pA:.3g} pA that was booked; {RELEASED}. Measure the current, "
                 f"then expose again."
             )
-        if not self._unmoved(pose, then.pose):
+        if not self.is_unmoved(pose, then.pose):
             raise StoppedByOtherError(
                 f"the stage moved between booking and opening, and not by this session; "
                 f"{RELEASED}. Ask who moved it.",
                 snapshot={"pose": pose.model_dump(mode="json")},
             )
 
-    def current_now_pA(self) -> float | None:
-        """Bound of the current measured again, or None where it cannot be read."""
-        try:
-            readings = [
-                self._adapter.read_optics().probe_current_pA,
-                self._adapter.read_health().probe_current_pA,
-            ]
-        except MicroscopeError:
+    def current_now_pA(self, seen_pA: float | None = None) -> float | None:
+        """Bound of the current measured again, and of `seen_pA`; None where it cannot be read."""
+        readings = [seen_pA]
+        with suppress(MicroscopeError):
+            readings.append(self._adapter.read_optics().probe_current_pA)
+            readings.append(self._adapter.read_health().probe_current_pA)
+        if not any(readings):
             return None
         return current_bound_pA(readings, self._adapter.capabilities)
 
-    def _unmoved(self, now: StagePose, then: StagePose) -> bool:
+    def is_unmoved(self, now: StagePose, then: StagePose) -> bool:
+        """Whether two read-backs are the same place, within what the goniometer repeats."""
         for axis, info in self._adapter.capabilities.axes.items():
             is_length = axis.value.endswith("_um")
             known = 3e-3 * self._adapter.capabilities.position_sigma_nm if is_length else 0.1

@@ -13,7 +13,7 @@ from controller.hardware.contract import Adapter
 from controller.hardware.errors import BeamState, BlankUnconfirmedError, DoseState
 from controller.hardware.values import BlankResult, LongOperation
 
-CONFIRM_TIMEOUT_S = 0.5
+CONFIRM_TIMEOUT_S = 0.1
 POLL_S = 0.01
 
 
@@ -25,6 +25,7 @@ class BeamGuard:
         self._stops = 0
         self._reason = ""
         self._counting = threading.Lock()
+        self._blanking_since_s: float | None = None
         self.suspect: str | None = None
         """Why the blanker is not trusted, or None. Only a person clears it."""
 
@@ -44,8 +45,20 @@ class BeamGuard:
             self._stops += 1
             self._reason = why
 
+    def is_blanking(self, patience_s: float = 2.0) -> bool:
+        """Whether somebody is at it already, and not for longer than `patience_s`."""
+        since_s = self._blanking_since_s
+        return since_s is not None and self._adapter.clock.now_s() - since_s < patience_s
+
     def blank(self) -> BlankResult:
         """Blank, read back, close the valve if the blanker does not confirm. Thread-safe."""
+        self._blanking_since_s = self._adapter.clock.now_s()
+        try:
+            return self._blank()
+        finally:
+            self._blanking_since_s = None
+
+    def _blank(self) -> BlankResult:
         clock = self._adapter.clock
         start_s = clock.now_s()
         was_open = self._adapter.read_blanked() is False

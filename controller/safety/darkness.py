@@ -76,6 +76,7 @@ def check_darkness(
         purpose=exposure.purpose,
         footprint=now.footprint,
         fluence_e_per_A2=now.bound.fluence_e_per_A2,
+        unseen_e_per_A2=now.bound.unseen_e_per_A2,
         request=exposure.model_dump_json(),
     )
     try:

@@ -17,7 +17,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,8 @@ class DoseLedger:
         When somebody else (a watchdog) took the beam off that was opened at the given UTC, or None.
         What an earlier process left open is charged for all that time, and never less than its
         bound.
+    at_write
+        Called at every point of every write; see `LedgerStore`.
 
     Raises
     ------
@@ -74,6 +76,7 @@ class DoseLedger:
         *,
         cell_nm: float = 100.0,
         beam_off: Callable[[datetime], datetime | None] = lambda opened: None,
+        at_write: Callable[[str], None] = lambda point: None,
     ) -> None:
         if not 0 < cell_nm <= MAX_CELL_NM:
             raise ValueError(
@@ -84,7 +87,7 @@ class DoseLedger:
         self.cell_nm = float(cell_nm)
         self._clock = clock
         self._guard = threading.RLock()
-        self._store = LedgerStore(path, cell_nm=self.cell_nm)
+        self._store = LedgerStore(path, cell_nm=self.cell_nm, at_write=at_write)
         self._records: dict[UUID, LedgerRecord] = {}
         self._closed = SparseFluence(self.cell_nm)
         self._stale = True
@@ -100,9 +103,13 @@ class DoseLedger:
         purpose: Purpose,
         footprint: Footprint,
         fluence_e_per_A2: float,
+        unseen_e_per_A2: float | None = None,
         request: str = "",
     ) -> LedgerRecord:
         """Book an exposure at its upper bound; durable when this returns.
+
+        `unseen_e_per_A2` is charged if this process dies while the beam may be open: more than
+        the bound, for it takes a while until a watchdog has blanked the beam.
 
         Raises
         ------
@@ -121,13 +128,17 @@ class DoseLedger:
                 )
             self.check(area=area, purpose=purpose, footprint=footprint, fluence=fluence_e_per_A2)
             utc = self._clock.utc().isoformat()
-            booking = Booking(exposure_id, area, purpose, fluence_e_per_A2, footprint, request, utc)
-            self._stale = True
-            self._store.book(booking)
-            record = LedgerRecord(booking, ChargeState.RESERVED, fluence_e_per_A2, "", utc)
-            self._records[exposure_id] = record
-            self._stale = False
-            return record
+            booking = Booking(
+                exposure_id,
+                area,
+                purpose,
+                fluence_e_per_A2,
+                footprint,
+                request,
+                utc,
+                unseen_e_per_A2,
+            )
+            return self._book(booking)
 
     def opening(self, exposure_id: UUID) -> LedgerRecord:
         """Note, durably, that the beam may be on from now."""
@@ -144,6 +155,30 @@ class DoseLedger:
     def release(self, exposure_id: UUID, outcome: str) -> LedgerRecord:
         """Take back a booking whose beam never opened."""
         return self._change(exposure_id, ChargeState.RELEASED, 0.0, outcome)
+
+    def stray(self, exposure_id: UUID, footprint: Footprint, outcome: str) -> LedgerRecord | None:
+        """Charge an exposure once more, where it was not booked: somebody moved the stage under it.
+
+        No budget can refuse what has happened.  None if there is no such exposure.
+        """
+        with self._guard:
+            self._refresh()
+            record = self._records.get(exposure_id)
+            if record is None:
+                return None
+            booked = record.booking
+            charged = max(record.charged_e_per_A2, booked.reserved_e_per_A2)
+            stray_id = uuid5(exposure_id, "stray")
+            if stray_id in self._records:
+                return self._records[stray_id]
+            utc = self._clock.utc().isoformat()
+            request = booked.request.replace(str(exposure_id), str(stray_id))
+            booking = Booking(
+                stray_id, booked.area, booked.purpose, charged, footprint, request, utc
+            )
+            self._book(booking)
+            self.opening(stray_id)
+            return self.unknown(stray_id, charged, outcome)
 
     def conclude(self, exposure_id: UUID, receipt: str) -> None:
         """Keep the receipt (JSON) of a scan, for a caller who asks with the same id again."""
@@ -255,6 +290,15 @@ class DoseLedger:
 
     # --- inside -----------------------------------------------------------------------------
 
+    def _book(self, booking: Booking) -> LedgerRecord:
+        self._stale = True
+        self._store.book(booking)
+        charged = booking.reserved_e_per_A2
+        record = LedgerRecord(booking, ChargeState.RESERVED, charged, "", booking.utc)
+        self._records[booking.exposure_id] = record
+        self._stale = False
+        return record
+
     def _change(
         self, exposure_id: UUID, state: ChargeState, charged: float | None, outcome: str
     ) -> LedgerRecord:
@@ -307,7 +351,10 @@ class DoseLedger:
             exposure_id = record.booking.exposure_id
             if record.state is ChargeState.OPENING:
                 factor, because = _overrun(record, beam_off)
-                self.unknown(exposure_id, factor * record.charged_e_per_A2, because)
+                charged = max(
+                    factor * record.charged_e_per_A2, record.booking.unseen_bound_e_per_A2
+                )
+                self.unknown(exposure_id, charged, because)
             elif record.state is ChargeState.RESERVED:
                 self.release(exposure_id, "the process ended before the beam was opened")
 

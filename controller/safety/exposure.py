@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 from uuid import UUID
 
 from controller.hardware.contract import Adapter, DoseAuditor, ScanSink
@@ -41,6 +41,7 @@ from controller.hardware.values import (
     ScanReceipt,
 )
 from controller.safety.assessment import Assessment, Assessor
+from controller.safety.beam_watch import BeamWatch, moved_meanwhile
 from controller.safety.blanking import BeamGuard
 from controller.safety.delivery import frame_of, receipt_of
 from controller.safety.dose import DoseLedger
@@ -48,8 +49,10 @@ from controller.safety.ledger_store import NEXT, ChargeState, LedgerRecord
 from controller.safety.request import check_request
 from controller.safety.scan_tally import ScanTally
 
+DEADLINE_SLACK_S = 0.2
+"""How much longer than booked the beam may be on before it is taken off, whoever is at work."""
 SCAN_SLACK_S = 1.0
-"""How much later than planned a scan may end before it is cut off."""
+"""How much later than planned the last frame of a scan may come; the beam is off by then."""
 SLICE_S = 0.1
 """How often a wait looks whether somebody asked to stop."""
 FRAMES_KEPT = 4
@@ -70,6 +73,14 @@ class _Run:
     closed_s: float | None = None
     blank: BlankResult | None = None
     record: LedgerRecord | None = None
+    watch: BeamWatch | None = None
+    strayed: bool = False
+    """Somebody moved the stage while the beam was open."""
+
+    @property
+    def is_cut(self) -> bool:
+        """The watch has already taken the beam off."""
+        return self.watch is not None and self.watch.cut_s is not None
 
 
 class Exposer:
@@ -110,7 +121,16 @@ class Exposer:
             raise
         self._tell(exposure, run.record)
         self._check_blanked(run, None)
+        if run.strayed:
+            return self._refuse_blurred(run)
         return self._deliver(run)
+
+    def _refuse_blurred(self, run: _Run) -> NoReturn:
+        problem = moved_meanwhile()
+        _to_the_end(self._adapter.abort)
+        _to_the_end(self._abandon_scan)
+        _stamp(problem, run)
+        raise problem
 
     # --- before the beam ---------------------------------------------------------------------
 
@@ -147,6 +167,7 @@ class Exposer:
             purpose=exposure.purpose,
             footprint=now.footprint,
             fluence_e_per_A2=now.bound.fluence_e_per_A2,
+            unseen_e_per_A2=now.bound.unseen_e_per_A2,
             request=exposure.model_dump_json(),
         )
 
@@ -191,26 +212,34 @@ class Exposer:
         exposure = run.exposure
         self._tell(exposure, self._ledger.opening(exposure.exposure_id))
         run.opened_s = self._adapter.clock.now_s()
+        run.watch = BeamWatch(
+            self._adapter,
+            self._beam,
+            deadline_s=run.opened_s + run.now.bound.open_s + DEADLINE_SLACK_S,
+            holder_id=self._assessor.holder_id,
+            is_in_place=lambda pose: self._assessor.is_unmoved(pose, run.now.pose),
+        )
+        run.watch.begin()
         self._adapter.open_beam()
         if exposure.scan is None:
-            self._wait(exposure.duration_s, run.stops)
+            self._wait(exposure.duration_s, run)
         else:
             self._receive(run, run.opened_s)
 
-    def _wait(self, duration_s: float, stops: int) -> None:
+    def _wait(self, duration_s: float, run: _Run) -> None:
         clock = self._adapter.clock
         end_s = clock.now_s() + duration_s
-        self._check_not_stopped(stops)
+        self._check_go_on(run)
         while (left_s := end_s - clock.now_s()) > 1e-9:
             clock.sleep(min(left_s, SLICE_S))
-            self._check_not_stopped(stops)
+            self._check_go_on(run)
 
     def _receive(self, run: _Run, opened_s: float) -> None:
         tally = run.tally
         limit_s = run.now.bound.open_s + SCAN_SLACK_S
-        self._check_not_stopped(run.stops)
+        self._check_go_on(run)
         for batch in self._adapter.stream(limit_s):
-            self._check_not_stopped(run.stops)
+            self._check_go_on(run)
             fresh = tally.take(batch)
             if fresh is not None and self._sink is not None:
                 with _disk_errors("the scan was cut off, what was committed is kept"):
@@ -218,13 +247,18 @@ class Exposer:
             if tally.is_full:
                 return
             elapsed_s = self._adapter.clock.now_s() - opened_s
-            if not elapsed_s <= limit_s:
+            if run.is_cut or not elapsed_s <= limit_s:
                 raise ExposureTimeoutError(
                     f"{tally.next} of {tally.positions} frames came in {elapsed_s:.2f} s (limit "
                     f"{limit_s:.2f} s); the beam is blanked and what came is kept. Look at the "
                     f"scan engine before the next scan."
                 )
+        self._check_go_on(run)
+
+    def _check_go_on(self, run: _Run) -> None:
         self._check_not_stopped(run.stops)
+        if run.watch is not None:
+            run.watch.check()
 
     def _check_not_stopped(self, stops: int) -> None:
         if self._beam.stop_count() != stops:
@@ -239,10 +273,14 @@ class Exposer:
         """Blank and charge; repeating it changes nothing."""
         run.blank = self._beam.blank()
         if run.closed_s is None:
-            run.closed_s = self._adapter.clock.now_s()
+            cut_s = None if run.watch is None else run.watch.cut_s
+            run.closed_s = self._adapter.clock.now_s() if cut_s is None else cut_s
+        if run.watch is not None:
+            run.watch.end()
         if problem is not None:
             self._adapter.abort()
         run.record = self._charge(run, run.blank, run.closed_s, problem)
+        self._charge_way(run)
         if problem is not None:
             self._abandon_scan()
 
@@ -270,12 +308,26 @@ class Exposer:
         if run.opened_s is None:
             return self._ledger.settle(exposure_id, 0.0, "the beam was never opened")
         open_s = closed_s - run.opened_s + self._adapter.capabilities.blank.latency_s
-        measured = run.now.bound.at(open_s, self._assessor.current_now_pA())
+        highest_pA = None if run.watch is None else run.watch.highest_pA
+        measured = run.now.bound.at(open_s, self._assessor.current_now_pA(highest_pA))
         if blank.guard != "blanker":
             return self._ledger.unknown(exposure_id, measured, _because(problem))
         if problem is not None or not blank.confirmed:
             measured = max(measured, record.booking.reserved_e_per_A2)
         return self._ledger.settle(exposure_id, measured, _because(problem))
+
+    def _charge_way(self, run: _Run) -> None:
+        """Charge where the beam was if somebody moved the stage under it."""
+        if run.opened_s is None or run.strayed:
+            return
+        try:
+            now = self._adapter.read_pose()
+        except MicroscopeError:
+            return
+        if not self._assessor.is_unmoved(now, run.now.pose):
+            run.strayed = True
+            way = self._assessor.way(run.exposure, run.now, now)
+            self._ledger.stray(run.exposure.exposure_id, way, "the stage moved meanwhile")
 
     def _check_blanked(self, run: _Run, problem: Exception | None) -> None:
         blank, record = run.blank, run.record

@@ -24,6 +24,10 @@ from controller.safety.footprint import SIGMAS
 ELEMENTARY_CHARGE_C = 1.602176634e-19
 ELECTRONS_PER_PA_S = 1e-12 / ELEMENTARY_CHARGE_C
 CURRENT_SIGMAS = 5.0
+UNSEEN_S = 2.5
+"""How much longer the beam may be on if its process dies: a lease of 2 s, 250 ms to blank."""
+UNSEEN_CURRENT = 1.5
+"""How much the current may rise while nobody measures it any more."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,11 @@ class FluenceBound:
     def fluence_e_per_A2(self) -> float:
         """The bound."""
         return self.at(self.open_s)
+
+    @property
+    def unseen_e_per_A2(self) -> float:
+        """The bound if the process dies meanwhile and a watchdog has to blank."""
+        return self.at(self.open_s + UNSEEN_S, UNSEEN_CURRENT * self.current_pA)
 
     def at(self, open_s: float, current_pA: float | None = None) -> float:
         """The bound if the beam was on for `open_s`, with a current that was measured again."""

@@ -8,6 +8,10 @@ A specimen point v = (x, y) off the centre appears there at P v with
 the upper left corner of R = Rx(a) Ry(b) (a = alpha, b = beta): tilting draws the touched area out
 by 1/cos.  What is uncertain (stage read-back, height, beam tails, calibration) widens the shape
 in the column plane.  P never lengthens a vector, which makes the cell test below conservative.
+
+A stage that reads z has lifted the specimen by z off the eucentric plane, or has brought a grid
+that lay off by -z back into it: nobody knows which.  The first displaces the beam on the tilted
+specimen by z sin(tilt), the second does not.  The shape covers both, and all between.
 """
 
 from __future__ import annotations
@@ -130,9 +134,11 @@ def footprint_of(
     alpha_deg, beta_deg = pose.alpha_deg, pose.beta_deg or 0.0
     widen = 1 + SIGMAS * calibration.pixel_size_relative_sigma
     shift_nm = np.asarray(optics.beam_shift_nm)
-    centre_nm = np.linalg.inv(projection(alpha_deg, beta_deg)) @ shift_nm
+    lifted_nm = 500 * pose.z_um * _along_normal(alpha_deg, beta_deg)
+    centre_nm = np.linalg.inv(projection(alpha_deg, beta_deg)) @ (shift_nm - lifted_nm)
     radius_nm = (
-        beam_radius_nm(optics, scan) * capabilities.beam_tail_factor * widen
+        beam_radius_nm(optics, scan, height_um=pose.z_um) * capabilities.beam_tail_factor * widen
+        + float(np.linalg.norm(lifted_nm))
         + _position_uncertainty_nm(pose, capabilities, drifting_s)
         + float(np.linalg.norm(shift_nm)) * _frame_error(calibration)
     )
@@ -153,12 +159,22 @@ def footprint_of(
     )
 
 
-def beam_radius_nm(optics: OpticsState, scan: Scan | None) -> float:
-    """Radius of the disc on the specimen; a defocused probe is a cone cut by the specimen."""
+def _along_normal(alpha_deg: float, beta_deg: float) -> NDArray[np.float64]:
+    """Where a unit of height along the holder's normal appears in the column plane: R[:2, 2]."""
+    a, b = math.radians(alpha_deg), math.radians(beta_deg)
+    return np.array([math.sin(b), -math.sin(a) * math.cos(b)])
+
+
+def beam_radius_nm(optics: OpticsState, scan: Scan | None, *, height_um: float = 0.0) -> float:
+    """Radius of the disc on the specimen; a defocused probe is a cone cut by the specimen.
+
+    `height_um` off the eucentric plane adds to the defocus, whichever side it lies on.
+    """
     radius = optics.beam_diameter_nm / 2
     if scan is None:
         return radius
-    return radius + abs(optics.defocus_nm) * math.tan(optics.convergence_semiangle_mrad / 1000)
+    away_nm = abs(optics.defocus_nm) + 1000 * abs(height_um)
+    return radius + away_nm * math.tan(optics.convergence_semiangle_mrad / 1000)
 
 
 def _position_uncertainty_nm(

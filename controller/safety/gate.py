@@ -146,6 +146,8 @@ class _GuardedColumn:
             )
         with self._lane.command(operation.value):
             self._beam.blank()
+            if operation is not LongOperation.CLOSE_VALVE:
+                self._beam.check_trusted()
             return self._adapter.run_operation(operation)
 
 

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from controller.hardware.contract import Adapter
-from controller.hardware.errors import LimitError, ModeError, UnsupportedError
+from controller.hardware.errors import (
+    LimitError,
+    ModeError,
+    ReplyTimeoutError,
+    StoppedByOtherError,
+    UnsupportedError,
+)
 from controller.hardware.values import Mode, OpticsChange, OpticsState
 from controller.safety.blanking import BeamGuard
 from controller.safety.fluence import CURRENT_SIGMAS
 
+CHANGE_TIMEOUT_S = 60.0
+"""A change of mode with all lenses normalised takes some ten seconds."""
 RELATIVE_TOLERANCE = 0.05
 ABSOLUTE_TOLERANCE = {
     "probe_current_pA": 0.05,
@@ -36,7 +44,7 @@ class GuardedOptics:
         self._check(change)
         if not self._beam.blank().blanked:
             self._beam.check_trusted()
-        self._adapter.write_optics(change)
+        self._write(change)
         state = self._adapter.read_optics()
         for name, asked in change.model_dump(exclude_none=True).items():
             got = getattr(state, name)
@@ -48,6 +56,23 @@ class GuardedOptics:
                     snapshot={"optics": state.model_dump(mode="json")},
                 )
         return state
+
+    def _write(self, change: OpticsChange) -> None:
+        """Send the change; say so if the lenses hung, or somebody stopped meanwhile."""
+        stops = self._beam.stop_count()
+        began_s = self._adapter.clock.now_s()
+        self._adapter.write_optics(change)
+        took_s = self._adapter.clock.now_s() - began_s
+        if self._beam.stop_count() != stops:
+            raise StoppedByOtherError(
+                f"stopped while the optics changed: {self._beam.reason}; the beam is blanked. "
+                f"Read the optics before anything else."
+            )
+        if not took_s <= CHANGE_TIMEOUT_S:
+            raise ReplyTimeoutError(
+                f"the optics took {took_s:.0f} s to change (limit {CHANGE_TIMEOUT_S:g} s); the "
+                f"beam was blanked meanwhile. Read the optics, then have the lenses looked at."
+            )
 
     def _relative_tolerance(self, name: str) -> float:
         """The current is *measured*: its noise comes on top."""

@@ -59,7 +59,11 @@ INTERLOCKS: dict[str, Interlock] = {
 
 
 def check_interlocks(
-    health: ColumnHealth, *, holder_id: str | None, max_age_s: float = MAX_AGE_S
+    health: ColumnHealth,
+    *,
+    holder_id: str | None,
+    max_age_s: float = MAX_AGE_S,
+    outcome: str = "nothing was exposed",
 ) -> None:
     """Refuse a column that is not known to be fit.
 
@@ -67,6 +71,8 @@ def check_interlocks(
     ----------
     holder_id
         The holder that the session started with.
+    outcome
+        What a refusal means now, in words.
 
     Raises
     ------
@@ -78,28 +84,28 @@ def check_interlocks(
         reading = readings[name]
         if reading.condition is Condition.BAD:
             raise interlock.error(
-                f"{interlock.says}{_detail(reading.detail)}; nothing was exposed and the beam is "
+                f"{interlock.says}{_detail(reading.detail)}; {outcome} and the beam is "
                 f"blanked. {interlock.remedy}",
                 snapshot=_snapshot(health),
             )
     if health.holder_id != holder_id:
         raise HolderChangedError(
             f"holder {health.holder_id!r} is inserted, the session started with {holder_id!r}; "
-            f"nothing was exposed. The dose map and the calibrations belong to the old holder: "
+            f"{outcome}. The dose map and the calibrations belong to the old holder: "
             f"start a new run.",
             snapshot=_snapshot(health),
         )
     for name, reading in readings.items():
         if reading.condition is not Condition.GOOD:
             raise StaleHealthError(
-                f"{name} is unknown{_detail(reading.detail)}; nothing was exposed and the beam is "
+                f"{name} is unknown{_detail(reading.detail)}; {outcome} and the beam is "
                 f"blanked. Read the column again; if it stays unknown a person has to look.",
                 snapshot=_snapshot(health),
             )
         if not reading.age_s <= max_age_s:
             raise StaleHealthError(
-                f"{name} was read {reading.age_s:.1f} s ago (limit {max_age_s:g} s); nothing was "
-                f"exposed and the beam is blanked. Read the column again.",
+                f"{name} was read {reading.age_s:.1f} s ago (limit {max_age_s:g} s); {outcome} "
+                f"and the beam is blanked. Read the column again.",
                 snapshot=_snapshot(health),
             )
 

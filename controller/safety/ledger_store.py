@@ -9,6 +9,7 @@ transaction on ``<file>.lock``, which the operating system releases when the pro
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -41,6 +42,10 @@ CREATE TABLE IF NOT EXISTS states (
 CREATE TABLE IF NOT EXISTS conclusions (
     exposure_id TEXT PRIMARY KEY REFERENCES bookings(exposure_id),
     receipt TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS unseen (
+    exposure_id TEXT PRIMARY KEY REFERENCES bookings(exposure_id),
+    unseen_e_per_A2 REAL NOT NULL
 );
 CREATE TRIGGER IF NOT EXISTS bookings_stay BEFORE UPDATE ON bookings
     BEGIN SELECT RAISE(ABORT, 'the dose ledger is append-only'); END;
@@ -90,6 +95,13 @@ class Booking:
     request: str = ""
     """The exposure as JSON, so that a repeated id with another content is noticed."""
     utc: str = ""
+    unseen_e_per_A2: float | None = None
+    """Charged if the process dies with the beam open; None: as reserved."""
+
+    @property
+    def unseen_bound_e_per_A2(self) -> float:
+        """The upper bound if nobody saw the end of the exposure."""
+        return max(self.reserved_e_per_A2, self.unseen_e_per_A2 or 0.0)
 
 
 @dataclass(frozen=True)
@@ -113,6 +125,9 @@ class LedgerStore:
         The SQLite file; created when missing.
     cell_nm
         Written into a new file; must be the same in an existing one.
+    at_write
+        Called with the name of each point of each write, such as ``opening:before``; only tests
+        of crashes have something to do there.
 
     Raises
     ------
@@ -120,8 +135,11 @@ class LedgerStore:
         Another process writes this ledger, or the file is not one of ours. Nothing was changed.
     """
 
-    def __init__(self, path: Path, *, cell_nm: float) -> None:
+    def __init__(
+        self, path: Path, *, cell_nm: float, at_write: Callable[[str], None] = lambda point: None
+    ) -> None:
         self.path = path
+        self._at_write = at_write
         self._lock = _hold_lock(path.with_name(path.name + ".lock"))
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -149,6 +167,7 @@ class LedgerStore:
     def book(self, booking: Booking) -> None:
         """Write a booking and its state RESERVED; durable when this returns."""
         self._write(
+            ChargeState.RESERVED.value,
             (
                 "INSERT INTO bookings VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -166,11 +185,15 @@ class LedgerStore:
                     booking, ChargeState.RESERVED, booking.reserved_e_per_A2, "", booking.utc
                 )
             ),
+            (
+                "INSERT INTO unseen VALUES (?, ?)",
+                (str(booking.exposure_id), booking.unseen_bound_e_per_A2),
+            ),
         )
 
     def change(self, record: LedgerRecord) -> None:
         """Append a new state of a booking; durable when this returns."""
-        self._write(_state_row(record))
+        self._write(record.state.value, _state_row(record))
 
     def records(self) -> list[LedgerRecord]:
         """All bookings with their latest state, in the order they were booked."""
@@ -178,7 +201,9 @@ class LedgerStore:
 
     def conclude(self, exposure_id: UUID, receipt: str) -> None:
         """Keep what an exposure brought, as JSON; durable when this returns."""
-        self._write(("INSERT INTO conclusions VALUES (?, ?)", (str(exposure_id), receipt)))
+        self._write(
+            "concluded", ("INSERT INTO conclusions VALUES (?, ?)", (str(exposure_id), receipt))
+        )
 
     def conclusion(self, exposure_id: UUID) -> str | None:
         """What an exposure brought, if it was kept."""
@@ -192,12 +217,14 @@ class LedgerStore:
         self._db.close()
         self._lock.close()
 
-    def _write(self, *statements: tuple[str, tuple[object, ...]]) -> None:
+    def _write(self, what: str, *statements: tuple[str, tuple[object, ...]]) -> None:
+        self._at_write(f"{what}:before")
         try:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 for sql, values in statements:
                     self._db.execute(sql, values)
+                self._at_write(f"{what}:inside")
                 self._db.execute("COMMIT")
             except BaseException:
                 if self._db.in_transaction:
@@ -209,6 +236,7 @@ class LedgerStore:
                 f"not booked, so no beam may be opened on it. Free the disk or repair the file.",
                 vendor_text=str(problem),
             ) from problem
+        self._at_write(f"{what}:after")
 
 
 def read_ledger(path: Path) -> list[LedgerRecord]:
@@ -232,9 +260,12 @@ def read_ledger(path: Path) -> list[LedgerRecord]:
 
 
 def _records(db: sqlite3.Connection) -> list[LedgerRecord]:
+    has_unseen = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'unseen'").fetchone()
+    unseen = "(SELECT unseen_e_per_A2 FROM unseen u WHERE u.exposure_id = b.exposure_id)"
     rows = db.execute(
         "SELECT b.exposure_id, b.area, b.purpose, b.reserved_e_per_A2, b.footprint, b.request,"
-        " b.utc, s.state, s.charged_e_per_A2, s.outcome, s.utc FROM bookings b"
+        " b.utc, s.state, s.charged_e_per_A2, s.outcome, s.utc,"
+        f" {unseen if has_unseen else 'NULL'} FROM bookings b"
         " JOIN states s ON s.sequence ="
         " (SELECT MAX(sequence) FROM states WHERE exposure_id = b.exposure_id)"
         " ORDER BY (SELECT MIN(sequence) FROM states WHERE exposure_id = b.exposure_id)"
@@ -249,6 +280,7 @@ def _records(db: sqlite3.Connection) -> list[LedgerRecord]:
                 Footprint.model_validate_json(r[4]),
                 r[5],
                 r[6],
+                r[11],
             ),
             ChargeState(r[7]),
             r[8],

@@ -19,7 +19,8 @@ from controller.backends.detectors.config import DectrisConfig, MerlinConfig, de
 from controller.backends.detectors.opening import attached_detector
 from controller.backends.registry import OptionValue, load_adapter_factory
 from controller.hardware.clock import Clock
-from controller.hardware.contract import Adapter, DoseAuditor, Microscope
+from controller.hardware.contract import Adapter, DoseAuditor, Microscope, ScanSink
+from controller.hardware.faults import FaultSource, NoFaults, faults_of
 from controller.hardware.values import StageLimits
 from controller.hardware.wire.endpoints import load_keys
 from controller.safety.dose import DoseLedger
@@ -32,6 +33,21 @@ LEDGER_FILE = "ledger.sqlite"
 SCAN_FOLDER = "scans"
 
 
+@dataclass(frozen=True)
+class SessionHooks:
+    """Where injected faults get into a session; by default nothing does.
+
+    Each is asked with the fault source of the adapter, which only a simulated one has.
+    """
+
+    before_ledger: Callable[[Path, FaultSource], None] = lambda path, faults: None
+    """Called with the path of the ledger before it is opened."""
+    at_write: Callable[[FaultSource], Callable[[str], None]] = lambda faults: lambda point: None
+    """Makes what is called at every point of every write of the ledger."""
+    wrap_sink: Callable[[ScanSink, FaultSource, Clock], ScanSink] = lambda sink, faults, clock: sink
+    """Puts a disk between the guard and the writer of scans."""
+
+
 @dataclass
 class Session:
     """An open instrument under guard; a context manager that leaves it blanked."""
@@ -39,6 +55,8 @@ class Session:
     microscope: GuardedMicroscope
     ledger: DoseLedger
     run_dir: Path
+    injected: FaultSource
+    """The faults that were asked for; a real instrument has none."""
     _closing: ExitStack
 
     @property
@@ -87,6 +105,7 @@ def open_session(  # noqa: PLR0913  (the parts of a session, each named once)
     run_uuid: str | None = None,
     beam_off: Callable[[datetime], datetime | None] = lambda opened: None,
     detector: DectrisConfig | MerlinConfig | None = None,
+    hooks: SessionHooks = SessionHooks(),
 ) -> Session:
     """Open the instrument called `backend` and guard it.
 
@@ -104,6 +123,8 @@ def open_session(  # noqa: PLR0913  (the parts of a session, each named once)
     detector
         An external detector beside the column, under its own name (docs/detectors.md).  The
         option ``detector_file`` of `options` names the YAML of one as well.
+    hooks
+        For injected faults.
 
     Raises
     ------
@@ -124,8 +145,16 @@ def open_session(  # noqa: PLR0913  (the parts of a session, each named once)
         opening.callback(_let_go, column)
         source = opening.enter_context(attached_detector(column, detector)) if detector else None
         adapter = source or column
+        injected = faults_of(column)
+        hooks.before_ledger(run_dir / LEDGER_FILE, injected)
         ledger = opening.enter_context(
-            DoseLedger(run_dir / LEDGER_FILE, dose_limits, adapter.clock, beam_off=beam_off)
+            DoseLedger(
+                run_dir / LEDGER_FILE,
+                dose_limits,
+                adapter.clock,
+                beam_off=beam_off,
+                at_write=hooks.at_write(injected),
+            )
         )
         sink = NativeScanSink(
             run_dir / SCAN_FOLDER,
@@ -136,10 +165,15 @@ def open_session(  # noqa: PLR0913  (the parts of a session, each named once)
             source=source,
         )
         microscope = GuardedMicroscope(
-            adapter, ledger, site=site_limits, plan=plan_limits, sink=sink, auditor=auditor
+            adapter,
+            ledger,
+            site=site_limits,
+            plan=plan_limits,
+            sink=hooks.wrap_sink(sink, injected, adapter.clock),
+            auditor=auditor,
         )
         opening.callback(_blank, microscope)
-        return Session(microscope, ledger, run_dir, opening.pop_all())
+        return Session(microscope, ledger, run_dir, injected, opening.pop_all())
 
 
 @dataclass
@@ -148,6 +182,11 @@ class RemoteSession:
 
     microscope: RemoteMicroscope
     _closing: ExitStack
+
+    @property
+    def injected(self) -> FaultSource:
+        """Nothing can be injected over the wire: who serves the column says what fails."""
+        return NoFaults()
 
     @property
     def clock(self) -> Clock:

@@ -1,15 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from uuid import UUID
 
 import numpy as np
 import pytest
 
 from controller.hardware.errors import ArmFailedError, ExposureTimeoutError
+from controller.hardware.faults import FAULTS
 from controller.hardware.values import Axis, Condition, LongOperation, Mode, OpticsChange, Scan
-from sim_microscope.faults import FAULTS, RANDOM_WITHIN_S, FaultBoard
+from sim_microscope.faults import RANDOM_WITHIN_S, FaultBoard
 from tests.sim_microscope.conftest import Bench
 
 OpenBench = Callable[..., Bench]
@@ -388,7 +388,106 @@ def test_an_inverted_axis_tilts_the_specimen_the_other_way(open_bench: OpenBench
     assert bench.adapter.true_pose().alpha_deg == pytest.approx(-7.0, abs=0.2)
 
 
-def test_every_fault_is_in_the_manual() -> None:
-    manual = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text(encoding="utf-8")
-    for name, kind in FAULTS.items():
-        assert f"| {kind.number} | `{name}` | {kind.effect}" in manual
+def test_without_contrast_no_focus_is_better_than_another(open_bench: OpenBench) -> None:
+    def contrast(*faults: str) -> float:
+        bench = open_bench(faults=faults)
+        bench.adapter.write_optics(OpticsChange(probe_current_pA=120.0))
+        x, y = bench.adapter.truth.specimen.crystals[0].centre_um
+        bench.go(x_um=x, y_um=y)
+        picture = bench.frame("camera", 1.0).astype(float)
+        return float(picture[100:-100:8].std())
+
+    assert contrast() > 2 * contrast("focus-flat@0")
+
+
+def test_a_tilt_axis_that_runs_off_tells_a_height_of_three_micrometres(
+    open_bench: OpenBench,
+) -> None:
+    def y_at(alpha: float, *faults: str) -> float:
+        bench = open_bench(faults=faults)
+        bench.go(alpha_deg=alpha)
+        return bench.adapter.true_pose().y_um
+
+    for alpha in (-12.0, 12.0):
+        away = y_at(alpha, "focus-false@0") - y_at(alpha)
+        assert away == pytest.approx(3.0 * np.tan(np.deg2rad(alpha)), abs=0.02)
+
+
+def test_lenses_that_hang_cost_two_minutes(open_bench: OpenBench) -> None:
+    bench = open_bench(faults=("lens-hang@0",))
+    bench.adapter.write_optics(OpticsChange(mode=Mode.STEM))
+    assert bench.adapter.clock.now_s() == pytest.approx(120.0)
+    bench.adapter.write_optics(OpticsChange(mode=Mode.IMAGE))
+    assert bench.adapter.clock.now_s() == pytest.approx(120.0)
+
+
+def pattern_of(
+    open_bench: OpenBench, *faults: str, dose_first: int = 0, current_pA: float = 20.0
+) -> np.ndarray:
+    """Counts of a crystal on a parallel beam."""
+    bench = open_bench(faults=faults)
+    bench.adapter.write_optics(
+        OpticsChange(mode=Mode.DIFFRACTION, beam_diameter_nm=300.0, probe_current_pA=current_pA)
+    )
+    x, y = bench.adapter.truth.specimen.crystals[0].centre_um
+    bench.go(x_um=x, y_um=y)
+    for _ in range(dose_first):
+        bench.frame("diffraction", 1.0)
+    return bench.frame("diffraction", 1.0).astype(float)
+
+
+def away_from_beam(counts: np.ndarray) -> np.ndarray:
+    """Counts that are clearly spots, far from the direct beam."""
+    rows, cols = np.indices(counts.shape)
+    far = np.hypot(rows - 128, cols - 128) > 0.16 * 256
+    return np.where(far & (counts > 20 * np.median(counts[far]) + 20), counts, 0.0)
+
+
+def test_beam_damage_fades_the_spots_exponentially_and_far_ones_first(
+    open_bench: OpenBench,
+) -> None:
+    spots = away_from_beam(pattern_of(open_bench)) > 0
+
+    def left(*faults: str) -> float:
+        fresh, late = (
+            pattern_of(open_bench, *faults, dose_first=n, current_pA=1.0)[spots].sum()
+            for n in (0, 3)
+        )
+        return float(late / fresh)
+
+    assert left() > 0.9
+    assert left("beam-damage@0") < 0.6
+
+
+def test_a_second_crystal_adds_spots(open_bench: OpenBench) -> None:
+    one, two = (away_from_beam(pattern_of(open_bench, *f)) > 0 for f in ((), ("two-crystals@0",)))
+    assert (two & ~one).sum() > 0.5 * one.sum()
+
+
+def test_a_bent_crystal_smears_the_intensities_over_its_bend(open_bench: OpenBench) -> None:
+    flat, bent = (away_from_beam(pattern_of(open_bench, *f)) for f in ((), ("bent-crystal@0",)))
+    correlation = np.corrcoef(flat.ravel(), bent.ravel())[0, 1]
+    assert 0.0 < correlation < 0.95
+
+
+def test_few_spots_leave_the_neighbourhood_of_the_direct_beam_only(open_bench: OpenBench) -> None:
+    counts = pattern_of(open_bench, "few-spots@0")
+    assert away_from_beam(pattern_of(open_bench)).sum() > 0
+    assert away_from_beam(counts).sum() == 0
+    assert counts[118:138, 118:138].max() > 100
+
+
+def test_faults_of_other_places_are_told_to_whoever_plays_them(open_bench: OpenBench) -> None:
+    bench = open_bench(faults=("disk-full@10s", "disk-slow@10s", "server-crash@write:2"))
+    injected = bench.adapter.injected
+    assert not injected.strikes("disk-full")
+    assert not injected.is_on("disk-slow")
+    bench.adapter.clock.sleep(10.0)
+    assert injected.strikes("disk-full")
+    assert not injected.strikes("disk-full")
+    assert injected.is_on("disk-slow")
+    injected.count("write")
+    assert not injected.strikes("server-crash")
+    injected.count("write")
+    assert injected.strikes("server-crash")
+    assert {name for _, name in bench.adapter.truth.faults} >= {"disk-full", "server-crash"}

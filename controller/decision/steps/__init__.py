@@ -69,9 +69,9 @@ def perform(action: Action, belief: Belief, rig: Rig) -> None:  # noqa: C901  a 
         case AcquireScan():
             acquire_scan(action, belief, rig)
         case Reconstruct():
-            reconstruct(action, rig)
+            reconstruct(action, belief, rig)
         case HandOver():
-            hand_over(action, rig)
+            hand_over(action, belief, rig)
         case EndTarget():
             end_target(action, belief, rig)
         case WaitFor():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+from pathlib import Path
 
 from controller.decision.actions import AcquireScan, EndTarget, HandOver, Reconstruct
 from controller.decision.belief import Belief
@@ -13,7 +15,7 @@ from controller.decision.illumination import (
 )
 from controller.decision.rig import Rig
 from controller.decision.steps.align import beam_tilt_of
-from controller.hardware.errors import DiskFullError
+from controller.hardware.errors import ChecksumMismatchError, DiskFullError, DoseState
 from controller.hardware.values import Mode, Purpose
 from controller.perception.protocols import ReconstructionReading
 from controller.record.events import Reconstructed, ScanHandedOver, ScanTaken, TargetEnded
@@ -66,8 +68,15 @@ def acquire_scan(action: AcquireScan, belief: Belief, rig: Rig) -> None:
     )
 
 
-def hand_over(action: HandOver, rig: Rig) -> None:
-    """Leave the scan to the workers; the loop sees to it that they have it."""
+def hand_over(action: HandOver, belief: Belief, rig: Rig) -> None:
+    """Leave the scan to the workers; the loop sees to it that they have it.
+
+    Raises
+    ------
+    ChecksumMismatchError
+        The file is not the one that was written.
+    """
+    _check_scan(action.target, belief, rig)
     rig.emit(ScanHandedOver(target=action.target, folder=folder_of(action.target)))
 
 
@@ -94,8 +103,15 @@ def reconstructed(target: str, reading: ReconstructionReading) -> Reconstructed:
     )
 
 
-def reconstruct(action: Reconstruct, rig: Rig) -> None:
-    """Reconstruct the scan; the run waits for it in virtual time as it would in real time."""
+def reconstruct(action: Reconstruct, belief: Belief, rig: Rig) -> None:
+    """Reconstruct the scan; the run waits for it in virtual time as it would in real time.
+
+    Raises
+    ------
+    ChecksumMismatchError
+        The file is not the one that was written.
+    """
+    _check_scan(action.target, belief, rig)
     reading = rig.eyes.reconstructor.reconstruct(
         rig.run_dir / action.scan_path,
         rig.run_dir / folder_of(action.target),
@@ -105,6 +121,28 @@ def reconstruct(action: Reconstruct, rig: Rig) -> None:
         rig.plan.reconstruction.modelled_time_s if rig.microscope.capabilities.simulated else 0.0
     )
     rig.emit(reconstructed(action.target, reading))
+
+
+def _check_scan(target: str, belief: Belief, rig: Rig) -> None:
+    """Refuse a file that is not the one that was written."""
+    taken = belief.target(target).scan
+    if taken is not None and taken.checksum_sha256:
+        _check_file(rig.run_dir / taken.path, taken.checksum_sha256)
+
+
+def _check_file(path: Path, written_sha256: str) -> None:
+    try:
+        with path.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as problem:
+        found = f"unreadable ({problem})"
+    if found != written_sha256:
+        raise ChecksumMismatchError(
+            f"{path.name} has the checksum {found[:16]}, it was written with "
+            f"{written_sha256[:16]}; the beam is blanked and the dose is charged. Look at the "
+            f"disk; what can be read of the scan: lodestem doctor --recover",
+            dose_state=DoseState.CHARGED,
+        )
 
 
 def end_target(action: EndTarget, belief: Belief, rig: Rig) -> None:

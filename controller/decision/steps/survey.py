@@ -12,6 +12,7 @@ from controller.decision.belief import Belief
 from controller.decision.illumination import detector_for, image_optics
 from controller.decision.rig import Rig
 from controller.hardware.values import Mode, PartialPose, Purpose
+from controller.perception.credible import credible
 from controller.record.events import Pick, RegionsFound, TargetsChosen
 
 
@@ -43,6 +44,7 @@ def survey_tile(action: SurveyTile, rig: Rig) -> None:
         pixel_size_nm=view.pixel_size_nm,
         incident_electrons_per_px=survey.electrons_per_px,
     )
+    seen = credible(seen, camera.shape, view.pixel_size_nm)
     labels_path = f"regions/{stored.frame}.h5"
     (rig.run_dir / "regions").mkdir(exist_ok=True)
     with h5py.File(rig.run_dir / labels_path, "w") as file:

@@ -81,8 +81,12 @@ def scan_pictures(album: Album, name: str, path: Path) -> ScanPictures:
         There is no such file, or nothing can be read from it.
     """
     from recon.dataset import open_scan
+    from recon.errors import ReconError
 
-    scan = open_scan(path)
+    try:
+        scan = open_scan(path)
+    except ReconError as damaged:
+        raise ValueError(str(damaged)) from damaged
     header = scan.header
     row, col = np.indices(header.frame_shape)
     angle = np.hypot(row - header.centre_px[0], col - header.centre_px[1])

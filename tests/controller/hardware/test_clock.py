@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.hardware.clock import VirtualClock, WallClock
+from controller.hardware.clock import VirtualClock, WallClock, call_at
 from tests.strategies import numbers
 
 
@@ -101,3 +101,92 @@ def test_the_wall_clock_is_monotonic_aware_and_waits() -> None:
     clock.sleep(-1)
     assert clock.now_s() - before >= 0.01
     assert clock.utc().tzinfo is not None
+
+
+def test_an_alarm_rings_inside_a_sleep_at_its_instant() -> None:
+    clock = VirtualClock()
+    rung: list[float] = []
+    clock.call_at(2.5, lambda: rung.append(clock.now_s()))
+    clock.call_at(1.5, lambda: rung.append(clock.now_s()))
+    clock.sleep(1.0)
+    assert rung == []
+    clock.sleep(9.0)
+    assert rung == [1.5, 2.5]
+    assert clock.now_s() == 10.0
+
+
+def test_an_alarm_that_was_cancelled_stays_silent() -> None:
+    clock = VirtualClock()
+    rung: list[float] = []
+    cancel = clock.call_at(1.0, lambda: rung.append(clock.now_s()))
+    cancel()
+    cancel()
+    clock.sleep(3.0)
+    assert rung == []
+
+
+def test_an_alarm_may_set_the_next_one_and_may_take_time() -> None:
+    clock = VirtualClock()
+    rung: list[float] = []
+
+    def tick() -> None:
+        rung.append(clock.now_s())
+        clock.sleep(0.25)
+        if len(rung) < 3:
+            clock.call_at(clock.now_s() + 0.75, tick)
+
+    clock.call_at(1.0, tick)
+    clock.sleep(2.1)
+    assert rung == [1.0, 2.0]
+    assert clock.now_s() == pytest.approx(2.25)  # the sleeper had to wait for the alarm
+    clock.sleep(5.0)
+    assert rung == [1.0, 2.0, 3.0]
+    assert clock.now_s() == pytest.approx(7.25)
+
+
+def test_what_an_alarm_raises_wakes_the_sleeper() -> None:
+    clock = VirtualClock()
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    clock.call_at(1.0, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        clock.sleep(5.0)
+    clock.sleep(1.0)
+    assert clock.now_s() == 2.0
+
+
+@pytest.mark.timeout(20)
+def test_an_alarm_rings_once_however_many_sleep() -> None:
+    clock = VirtualClock()
+    rung: list[float] = []
+    clock.call_at(1.0, lambda: rung.append(clock.now_s()))
+    woken = together(clock, [[0.6, 0.9], [2.0], [0.5, 0.5, 0.5]])
+    assert rung == [1.0]
+    assert woken == [[0.6, 1.5], [2.0], [0.5, 1.0, 1.5]]
+
+
+@pytest.mark.timeout(20)
+def test_by_the_wall_clock_an_alarm_rings_while_the_caller_is_busy() -> None:
+    clock = WallClock()
+    rung = threading.Event()
+    call_at(clock, clock.now_s() + 0.02, rung.set)
+    silent = threading.Event()
+    call_at(clock, clock.now_s() + 0.02, silent.set)()
+    assert rung.wait(10.0)
+    assert not silent.wait(0.1)
+
+
+def test_a_clock_without_alarms_never_calls() -> None:
+    class Plain:
+        def now_s(self) -> float:
+            return 0.0
+
+        def utc(self) -> datetime:
+            return datetime.now(UTC)
+
+        def sleep(self, duration_s: float) -> None:
+            pass
+
+    call_at(Plain(), -1.0, lambda: pytest.fail("nobody can call"))()

@@ -188,3 +188,39 @@ def test_a_long_scan_lies_along_the_calibrated_direction() -> None:
         end = 490 * np.array([math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))])
         assert footprint.touches(end[:1], end[1:], 0.0).all()
         assert not footprint.touches(end[:1], -end[1:], 0.0).any()
+
+
+@given(
+    poses(reach_um=2.0, max_tilt_deg=40.0),
+    st.floats(0, 1),
+    numbers(-math.pi, math.pi),
+)
+def test_a_lifted_stage_is_charged_where_the_beam_meets_it_and_where_a_lifted_grid_would(
+    pose: StagePose, share: float, angle: float
+) -> None:
+    """The specimen lies anywhere between the eucentric plane and what the stage reads."""
+    footprint = footprint_of(pose, OPTICS, None, capabilities(), Calibration())
+    height_um = share * pose.z_um
+    R = rotation(pose.alpha_deg, pose.beta_deg or 0.0)
+    in_plane = np.linalg.solve(R[:2, :2], -R[:2, 2] * height_um)
+    disc = np.linalg.solve(R[:2, :2], np.array([math.cos(angle), math.sin(angle)]))
+    reached = 1000 * in_plane + 0.49 * OPTICS.beam_diameter_nm * disc
+    x_nm = 1000 * (pose.x_um - footprint.x_um) + reached[0]
+    y_nm = 1000 * (pose.y_um - footprint.y_um) + reached[1]
+    assert footprint.touches(np.array(x_nm), np.array(y_nm), 1e-6)
+
+
+def test_height_widens_a_probe_by_its_cone() -> None:
+    probe = OPTICS.replace(mode=Mode.STEM, beam_diameter_nm=1.0, convergence_semiangle_mrad=20.0)
+    scan = Scan(shape=(3, 5), step_A=20.0, dwell_s=1e-3)
+    flat, lifted = (
+        footprint_of(
+            StagePose(x_um=0, y_um=0, z_um=z, alpha_deg=0, beta_deg=0),
+            probe,
+            scan,
+            capabilities(),
+            Calibration(),
+        ).radius_nm
+        for z in (0.0, -5.0)
+    )
+    assert lifted - flat >= 5000 * math.tan(0.02) * capabilities().beam_tail_factor

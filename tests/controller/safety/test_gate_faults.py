@@ -258,6 +258,15 @@ def test_a_stop_in_the_middle_of_an_exposure_ends_it_within_a_slice(bench: Bench
     assert bench.adapter.clock.now_s() < 1.5
 
 
+def test_the_valve_is_not_opened_again_on_a_blanker_that_does_not_blank(bench: Bench) -> None:
+    bench.adapter.open_beam()
+    bench.adapter.faults.blanker_stuck = True
+    with pytest.raises(BlankUnconfirmedError, match="the blanker did not confirm"):
+        bench.microscope.column.run(LongOperation.OPEN_VALVE)
+    assert not bench.adapter.beam_on_specimen
+    bench.microscope.column.run(LongOperation.CLOSE_VALVE)
+
+
 # --- detectors ------------------------------------------------------------------------------
 
 
@@ -523,7 +532,8 @@ def test_a_restart_turns_an_open_exposure_into_unknown_and_never_repeats_it(
         record = ledger.record(exposure.exposure_id)
         assert record is not None
         assert record.state is ChargeState.UNKNOWN
-        assert record.charged_e_per_A2 == pytest.approx(bound)
+        assert record.booking.reserved_e_per_A2 == pytest.approx(bound)
+        assert record.charged_e_per_A2 == record.booking.unseen_bound_e_per_A2 > bound
         again = GuardedMicroscope(bench.adapter, ledger)
         with pytest.raises(AlreadyExposedError, match=r"unknown.*was not opened again") as e:
             again.expose(exposure)

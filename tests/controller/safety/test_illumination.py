@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from controller.hardware.errors import ModeError, UnsupportedError
+from controller.hardware.errors import (
+    ModeError,
+    ReplyTimeoutError,
+    StoppedByOtherError,
+    UnsupportedError,
+)
 from controller.hardware.values import Mode, OpticsChange
 from controller.safety.blanking import BeamGuard
 from controller.safety.illumination import GuardedOptics
@@ -60,3 +65,25 @@ def test_the_noise_of_the_current_is_not_taken_for_a_wrong_setting() -> None:
     adapter = FakeAdapter(caps=capabilities(current_relative_sigma=0.02))
     adapter.faults.optics_clamp = {"probe_current_pA": 10.8}
     assert optics(adapter).apply(OpticsChange(probe_current_pA=10.0)).probe_current_pA == 10.8
+
+
+def test_lenses_that_hang_are_an_error_when_they_come_back() -> None:
+    adapter = FakeAdapter()
+    write = adapter.write_optics
+
+    def slowly(change: OpticsChange) -> None:
+        adapter.clock.sleep(120.0)
+        write(change)
+
+    adapter.write_optics = slowly
+    with pytest.raises(ReplyTimeoutError, match=r"took 120 s to change \(limit 60 s\)"):
+        optics(adapter).apply(OpticsChange(defocus_nm=10.0))
+    assert adapter.read_blanked()
+
+
+def test_a_stop_while_lenses_change_is_heard() -> None:
+    adapter = FakeAdapter()
+    beam = BeamGuard(adapter)
+    adapter.on_event = lambda event: beam.note_stop("a person") if "optics" in event else None
+    with pytest.raises(StoppedByOtherError, match="stopped while the optics changed: a person"):
+        GuardedOptics(adapter, beam).apply(OpticsChange(defocus_nm=10.0))
