@@ -519,7 +519,11 @@ class _Said:
         self.peer = peer
 
     def answer(self, result: Any = None, arrays: list[Array] | None = None) -> None:  # noqa: ANN401
-        self._send(self._asked.written(result, arrays or []))
+        try:
+            frames = self._asked.written(result, arrays or [])
+        except ProtocolError as problem:  # a NaN from a driver must not end a thread
+            frames = self._asked.failed(problem)
+        self._send(frames)
 
     def fail(self, problem: BaseException) -> None:
         self._send(self._asked.failed(problem))
