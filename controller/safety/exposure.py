@@ -51,6 +51,8 @@ from controller.safety.scan_tally import ScanTally
 
 DEADLINE_SLACK_S = 0.2
 """How much longer than booked the beam may be on before it is taken off, whoever is at work."""
+SCAN_PACE_SHARE = 0.01
+"""Of a scan's duration, by which its engine may be slower than it says."""
 SCAN_SLACK_S = 1.0
 """How much later than planned the last frame of a scan may come; the beam is off by then."""
 SLICE_S = 0.1
@@ -215,7 +217,7 @@ class Exposer:
         run.watch = BeamWatch(
             self._adapter,
             self._beam,
-            deadline_s=run.opened_s + run.now.bound.open_s + DEADLINE_SLACK_S,
+            deadline_s=run.opened_s + run.now.bound.open_s + _slack_s(run),
             holder_id=self._assessor.holder_id,
             is_in_place=lambda pose: self._assessor.is_unmoved(pose, run.now.pose),
         )
@@ -442,6 +444,12 @@ def _dose_state(record: LedgerRecord) -> DoseState:
         return DoseState.NONE
     is_known = record.state is ChargeState.SETTLED
     return DoseState.CHARGED if is_known else DoseState.UNKNOWN
+
+
+def _slack_s(run: _Run) -> float:
+    """How much longer than booked the beam may be on; a scan engine keeps time to a per cent."""
+    scan = run.exposure.scan
+    return DEADLINE_SLACK_S + (0.0 if scan is None else SCAN_PACE_SHARE * scan.duration_s)
 
 
 def _because(problem: BaseException | None) -> str:
