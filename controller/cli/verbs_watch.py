@@ -50,6 +50,16 @@ def config_test_notifications(
     test_command(path, as_json=as_json)
 
 
+@config_app.command("recovery")
+def config_recovery(
+    path: Annotated[Path | None, typer.Argument(help="Plan file.")] = None, as_json: Json = False
+) -> None:
+    """Print what a run does about each fault; a plan may differ under `recovery`."""
+    recovery_command = verb("watch", "recovery_command")
+
+    recovery_command(path, as_json=as_json)
+
+
 library_app = typer.Typer(
     help="Past runs and crystals, by material, conditions and outcome.", no_args_is_help=True
 )

@@ -129,3 +129,30 @@ def _end(journal: Path) -> RunEnded | None:
     for entry in read_journal(journal):
         last = entry.event
     return last if isinstance(last, RunEnded) else None
+
+
+def recovery_command(path: Path | None, *, as_json: bool) -> None:
+    """Print what is done about each fault, with the plan's own rules."""
+    from controller.decision.recovery import table
+
+    with command("config", as_json=as_json) as output:
+        wanted = {} if path is None else read_plan(path).recovery
+        rows = [
+            {
+                "fault": name,
+                "answer": rule.answer.value,
+                "limit": rule.limit,
+                "then": rule.then.value,
+                "wait_s": rule.wait_s,
+                "from": "plan" if name in wanted else "lodestem",
+            }
+            for name, rule in table(wanted).items()
+        ]
+        lines = [
+            f"{row['fault']:<18}{row['answer']:<12}up to {row['limit']:>3} times"
+            + (f", {row['wait_s']:g} s each" if row["answer"] == "wait" else "")
+            + f", then {row['then']}"
+            + ("   (plan)" if row["from"] == "plan" else "")
+            for row in rows
+        ]
+        output.result({"rules": rows}, "\n".join(lines))

@@ -236,7 +236,7 @@ class AgentLoop:
 
     def _handle(self, action: Action, error: MicroscopeError) -> None:
         target = action_target(action)
-        recovery = recover(error, self._belief, target)
+        recovery = recover(error, self._belief, target, self._rig.plan.recovery)
         self._emit(
             Fault(
                 error=error.code,

@@ -6,11 +6,14 @@ same class on one crystal (or in a row, without one) the fallback applies.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 from controller.decision.belief import Belief
 from controller.hardware.errors import MicroscopeError
+from controller.plan.recovery import RecoveryRule
 
 
 class Answer(StrEnum):
@@ -74,9 +77,21 @@ class Recovery:
     reason: str
 
 
-def recover(error: MicroscopeError, belief: Belief, target: str | None) -> Recovery:
-    """The answer to `error`, which has not been folded into `belief` yet."""
-    name, rule = _rule(error)
+def recover(
+    error: MicroscopeError,
+    belief: Belief,
+    target: str | None,
+    wanted: Mapping[str, RecoveryRule] = MappingProxyType({}),
+) -> Recovery:
+    """The answer to `error`, which has not been folded into `belief` yet.
+
+    Parameters
+    ----------
+    wanted
+        The plan's own rules; of two that fit, the one of the more specific class wins, and of the
+        same class the plan's.
+    """
+    name, rule = _rule(error, table(wanted))
     if target is not None and target in belief.targets:
         seen = sum(fault.error == error.code for fault in belief.target(target).faults)
     else:
@@ -84,13 +99,22 @@ def recover(error: MicroscopeError, belief: Belief, target: str | None) -> Recov
     answer = rule.answer if seen < rule.limit else rule.then
     if answer is Answer.SKIP_TARGET and target is None:
         answer = Answer.HOLD if seen else Answer.RETRY
-    reason = f"{answer.value} (rule {name}, occurrence {seen + 1} of {rule.limit})"
+    whose = " of the plan" if name in wanted else ""
+    reason = f"{answer.value} (rule {name}{whose}, occurrence {seen + 1} of {rule.limit})"
     return Recovery(answer, rule.wait_s if answer is Answer.WAIT else 0.0, reason)
 
 
-def _rule(error: MicroscopeError) -> tuple[str, Rule]:
+def table(wanted: Mapping[str, RecoveryRule]) -> dict[str, Rule]:
+    """The table with the plan's rules in it."""
+    return TABLE | {
+        name: Rule(Answer(rule.answer), rule.limit, Answer(rule.then), rule.wait_s)
+        for name, rule in wanted.items()
+    }
+
+
+def _rule(error: MicroscopeError, rules: Mapping[str, Rule]) -> tuple[str, Rule]:
     for kind in type(error).__mro__:
         name = kind.__name__.removesuffix("Error")
-        if name in TABLE:
-            return name, TABLE[name]
+        if name in rules:
+            return name, rules[name]
     return "Microscope", TABLE["Microscope"]

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from controller.hardware.values import Axis, Finite, Frozen, NonNegative, Positive, StageLimits
 from controller.plan.materials import MaterialError, load_material
 from controller.plan.notifications import NotificationPlan
+from controller.plan.recovery import RecoveryRule, check_rules
 
 SCHEMA = "lodestem/plan/1"
 
@@ -297,6 +298,10 @@ class RunPlan(Frozen):
     budget: BudgetPlan = BudgetPlan()
     approval: ApprovalPlan = ApprovalPlan()
     notifications: NotificationPlan = NotificationPlan()
+    recovery: Annotated[dict[str, RecoveryRule], AfterValidator(check_rules)] = Field(
+        default_factory=dict
+    )
+    """By class of fault: what to do instead of what `lodestem config recovery` prints."""
     library: str | None = None
     """SQLAlchemy URL of the library of experiments. Default: ``library.sqlite`` beside the run."""
 

@@ -1,13 +1,20 @@
 """Every error has an answer, every retry an end."""
 
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 
 import pytest
+from pydantic import ValidationError
+from typer.testing import CliRunner
 
+from controller.cli.main import app
 from controller.decision.belief import Belief, Target
 from controller.decision.recovery import TABLE, Answer, recover
 from controller.hardware import errors
+from controller.plan.demo import demo_plan, demo_text
+from controller.plan.recovery import RecoveryRule
+from controller.plan.run import RunPlan
 from controller.record.events import Fault, Pick
 
 PICK = Pick(x_um=0, y_um=0, radius_nm=99, score=1, diameter_nm=9, frame="f", x_px=0, y_px=0)
@@ -64,3 +71,42 @@ def test_the_beam_that_cannot_be_blanked_holds_the_run() -> None:
 def test_the_table_names_only_errors_that_exist() -> None:
     names = {kind.__name__.removesuffix("Error") for kind in all_errors()}
     assert set(TABLE) <= names
+
+
+def rule(**fields: object) -> dict[str, RecoveryRule]:
+    return {"Interlock": RecoveryRule.model_validate(fields)}
+
+
+def test_a_plan_may_decide_otherwise() -> None:
+    wanted = rule(answer="wait", limit=2, then="skip target", wait_s=5)
+    holder = errors.HolderAbsentError("out")
+    first = recover(holder, seen(holder, 0), "T01", wanted)
+    assert (first.answer, first.wait_s) == (Answer.WAIT, 5.0)
+    assert "rule Interlock of the plan" in first.reason
+    assert recover(holder, seen(holder, 2), "T01", wanted).answer is Answer.SKIP_TARGET
+    valve = errors.ValveClosedError("shut")
+    assert recover(valve, seen(valve, 0), "T01", wanted).wait_s == 60.0, "the more specific wins"
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "why"),
+    [
+        ("Valve", {"answer": "hold"}, "there is no fault 'Valve'; there are"),
+        ("BlankUnconfirmed", {"answer": "retry"}, "always holds"),
+        ("ValveClosed", {"answer": "wait", "then": "wait"}, "would go on for ever"),
+        ("ValveClosed", {"answer": "explode"}, "'retry', 'wait', 'skip target' or 'hold'"),
+    ],
+)
+def test_what_no_plan_may_want(name: str, fields: dict[str, str], why: str) -> None:
+    plan = demo_plan(seed=1, scenario="easy").model_dump(mode="json", by_alias=True)
+    with pytest.raises(ValidationError, match=why):
+        RunPlan.model_validate(plan | {"recovery": {name: fields}})
+
+
+def test_the_table_is_printed_with_the_plans_rules(tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(demo_text() + "\nrecovery:\n  ValveClosed: {answer: hold}\n")
+    shown = CliRunner().invoke(app, ["config", "recovery", str(path)])
+    line = next(line for line in shown.output.splitlines() if line.startswith("ValveClosed"))
+    assert "hold" in line
+    assert "(plan)" in line
