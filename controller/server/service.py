@@ -26,7 +26,6 @@ from controller.hardware.errors import (
     ProtocolError,
     RefusedError,
 )
-from controller.hardware.values import Frozen, OpticsState, StagePose
 from controller.hardware.wire.clocks import clock_facts
 from controller.hardware.wire.endpoints import Endpoints
 from controller.hardware.wire.message import PROTOCOL, Array
@@ -40,14 +39,13 @@ from controller.server.publisher import Publisher
 from controller.server.roles import Right, may
 from controller.server.security_log import SecurityLog
 from controller.server.sessions import Peer, Sessions
+from controller.server.status import StatusReport
 from controller.server.verbs import VERBS, Beat, Budgets, Hello, Lane, TakeLease, Verb
 
 WATCH_S = 0.02
 """How often the lease is looked at."""
 INSIST_S = 0.2
 """How often a stop is repeated while a command of an ended lease is still under way."""
-STATUS_S = 0.2
-"""How often the state is published."""
 QUESTIONS_AT_ONCE = 4
 SAFETY_AT_ONCE = 32
 """Threads of the safety lane; more at once than this are refused."""
@@ -114,12 +112,13 @@ class Service:
             "budgets.set": self._set_budgets,
         }
         publisher.clock = microscope.clock
+        report = StatusReport(microscope, publisher, self._hand, self.state)
         self._threads = [
             threading.Thread(target=work, name=f"lodestem {name}", daemon=True)
             for name, work in (
                 ("driver", self._drive),
                 ("lease", self._watch),
-                ("status", self._report),
+                ("status", lambda: report.run(self._closing)),
             )
         ]
         for thread in self._threads:
@@ -466,33 +465,6 @@ class Service:
         # a driver that fails here must not end the watch
         with contextlib.suppress(Exception):
             self._microscope.stop(why)
-
-    def _report(self) -> None:
-        """Publish the state."""
-        while not self._closing.wait(STATUS_S):
-            generation = self._hand.generation
-            body: dict[str, Any] = {"service": self.state()}
-            read: dict[str, Frozen] = {}
-            for name, ask in (
-                ("pose", lambda: self._microscope.stage.pose()),
-                ("optics", lambda: self._microscope.optics.state()),
-                ("health", lambda: self._microscope.column.health()),
-            ):
-                try:
-                    read[name] = ask()
-                    body[name] = read[name].model_dump(mode="json")
-                except MicroscopeError as problem:
-                    body[name] = {"error": problem.code, "message": str(problem)}
-            self._publisher.publish("status", body)
-            if not body["service"]["busy"]:
-                self._watch_hands(read, generation)
-
-    def _watch_hands(self, read: dict[str, Frozen], generation: int) -> None:
-        pose, optics = read.get("pose"), read.get("optics")
-        if isinstance(pose, StagePose) and isinstance(optics, OpticsState):
-            changed = self._hand.look(pose, optics, time.monotonic(), generation=generation)
-            if changed:
-                self._publisher.publish("hand", {"changed": changed})
 
     def close(self) -> None:
         """Blank, halt, stop listening. Idempotent."""
