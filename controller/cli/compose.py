@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from controller.cli.output import InputError
 from controller.decision.approval import Approver, Unattended
 from controller.decision.illumination import detector_for
-from controller.decision.night import Parts, planned_tiles, run_identity, start_night
+from controller.decision.night import SERVER, Parts, planned_tiles, run_identity, start_night
 from controller.decision.pipeline import Workshop, dask_workshop, local_workshop
 from controller.decision.resume import Booked, Interrupted, read_interrupted, resume_night
 from controller.decision.rig import Eyes
@@ -53,8 +53,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("lodestem")
 
 OpenSession = Session | RemoteSession
-SERVER = "server"
-"""As a plan's backend: an instrument behind a hardware server."""
 MOST_S_PER_ENTRY = 3600.0
 """A night writes to its journal more often than this, or the server stops it."""
 

@@ -116,6 +116,8 @@ class Belief:
     """Picture of each surveyed tile."""
     map_open: bool = False
     """The run was interrupted, and nobody has looked whether the specimen is where it was."""
+    map_shift_um: tuple[float, float] = (0.0, 0.0)
+    """From where the survey saw things to where they are, as last looked at."""
     picks: tuple[tuple[int, Pick], ...] = ()
     chosen: bool = False
     targets: Mapping[str, Target] = field(default_factory=lambda: _NOTHING)
@@ -199,7 +201,11 @@ def update(belief: Belief, event: Event) -> Belief:  # noqa: C901  a table over 
         case StepStarted():
             return _step_started(belief, event)
         case RegionsFound():
-            found = tuple((event.tile, pick) for pick in event.picks)
+            dx_um, dy_um = belief.map_shift_um
+            found = tuple(  # where the survey's other tiles would show them
+                (event.tile, pick.replace(x_um=pick.x_um - dx_um, y_um=pick.y_um - dy_um))
+                for pick in event.picks
+            )
             frames = dict(belief.tile_frames) | {event.tile: event.frame}
             return replace(
                 belief,
@@ -208,8 +214,9 @@ def update(belief: Belief, event: Event) -> Belief:  # noqa: C901  a table over 
                 picks=belief.picks + found,
             )
         case TargetsChosen():
+            dx_um, dy_um = belief.map_shift_um
             targets = {
-                name: Target(name, pick, x_um=pick.x_um, y_um=pick.y_um)
+                name: Target(name, pick, x_um=pick.x_um + dx_um, y_um=pick.y_um + dy_um)
                 for name, pick in event.targets.items()
             }
             return replace(belief, chosen=True, targets=MappingProxyType(targets))
@@ -254,8 +261,8 @@ def _resumed(belief: Belief, event: RunResumed) -> Belief:
     again = Target(
         target.name,
         target.pick,
-        x_um=target.pick.x_um,
-        y_um=target.pick.y_um,
+        x_um=target.pick.x_um + belief.map_shift_um[0],
+        y_um=target.pick.y_um + belief.map_shift_um[1],
         visited=target.visited,
         prior=belief.instrument,
         faults=target.faults,
@@ -267,18 +274,20 @@ def _map_checked(belief: Belief, event: MapChecked) -> Belief:
     """Everything that is still to be gone to moves with the specimen."""
     if not event.found:
         return replace(belief, held=f"the map was not found again: {event.reason}")
-    dx_um, dy_um = event.shift_um
+    dx_um = event.shift_um[0] - belief.map_shift_um[0]
+    dy_um = event.shift_um[1] - belief.map_shift_um[1]
     targets = {
         name: replace(target, x_um=target.x_um + dx_um, y_um=target.y_um + dy_um)
         if target.status == "queued"
         else target
         for name, target in belief.targets.items()
     }
-    picks = tuple(
-        (tile, pick.replace(x_um=pick.x_um + dx_um, y_um=pick.y_um + dy_um))
-        for tile, pick in belief.picks
+    return replace(
+        belief,
+        map_open=False,
+        map_shift_um=event.shift_um,
+        targets=MappingProxyType(targets),
     )
-    return replace(belief, map_open=False, targets=MappingProxyType(targets), picks=picks)
 
 
 def _queue_changed(belief: Belief, event: QueueChanged) -> Belief:
@@ -294,8 +303,8 @@ def _queue_changed(belief: Belief, event: QueueChanged) -> Belief:
         case "finish":
             return replace(belief, finish_asked=asked)
         case "add" if event.pick is not None and event.target is not None:
-            pick = event.pick
-            added = Target(event.target, pick, x_um=pick.x_um, y_um=pick.y_um)
+            pick, (dx_um, dy_um) = event.pick, belief.map_shift_um
+            added = Target(event.target, pick, x_um=pick.x_um + dx_um, y_um=pick.y_um + dy_um)
             return replace(belief, targets=MappingProxyType({event.target: added} | targets))
         case "skip" if target is not None and target.status == "active":
             return _with(belief, replace(target, rejected=asked))

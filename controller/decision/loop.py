@@ -256,10 +256,14 @@ class AgentLoop:
             perform(WaitFor(recovery.wait_s, error.code), self._belief, self._rig)
 
     def _finish(self, end: EndRun) -> RunEnded:
-        self._rig.microscope.stop(f"end of run: {end.reason}")
-        blanked = self._rig.microscope.blank("end of run")
+        blanked, reason = False, end.reason
+        try:
+            self._rig.microscope.stop(f"end of run: {end.reason}")
+            blanked = self._rig.microscope.blank("end of run").blanked
+        except MicroscopeError as problem:
+            reason = f"{reason}; the instrument did not answer: {problem}"
         ended = RunEnded.model_validate(
-            {"outcome": end.outcome, "reason": end.reason, "beam_blanked": blanked.blanked}
+            {"outcome": end.outcome, "reason": reason, "beam_blanked": blanked}
         )
         self._emit(ended)
         return ended

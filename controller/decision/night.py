@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from importlib.metadata import version
-from uuid import UUID, uuid5
+from uuid import UUID, uuid4, uuid5
 
 from controller.decision.approval import Approver
 from controller.decision.belief import Belief
@@ -22,6 +22,8 @@ from controller.record.inbox import Inbox
 from controller.record.journal import Journal
 from controller.record.store import RunStore
 
+SERVER = "server"
+"""As a plan's backend: an instrument behind a hardware server."""
 _RUNS = UUID("c0a1f5f2-3c0f-5d0e-8a38-9b8f5a1d7e11")
 
 
@@ -74,6 +76,8 @@ def start_night(
     The plan must have been found feasible (:mod:`controller.plan.feasibility`).
     """
     run_id = run_identity(plan)
+    if plan.instrument.backend == SERVER:  # its ledger knows the exposures of all runs
+        run_id = f"{run_id}/{uuid4().hex[:12]}"
     rig = Rig(
         plan=plan,
         microscope=microscope,

@@ -60,7 +60,8 @@ def _refusal(request: QueueRequest, belief: Belief) -> str:
 
 def _added(request: QueueRequest, changed: QueueChanged, belief: Belief, rig: Rig) -> QueueChanged:
     """A crystal at a place that a person points at, in the tile that shows it."""
-    x_um, y_um = request.x_um or 0.0, request.y_um or 0.0
+    dx_um, dy_um = belief.map_shift_um
+    x_um, y_um = (request.x_um or 0.0) - dx_um, (request.y_um or 0.0) - dy_um
     for frame in belief.tile_frames.values():
         picture, view = rig.stored_frame(frame)
         rows, cols = picture.electrons.shape

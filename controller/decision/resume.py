@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from uuid import UUID
 
 from controller.decision.belief import Belief, fold
 from controller.decision.loop import AgentLoop
@@ -31,6 +32,9 @@ from controller.record.events import (
 )
 from controller.record.inbox import Inbox
 from controller.record.journal import Entry, JournalError, read_journal
+
+SPARE_IDS = 1000
+"""More identifiers than a session has bookings: refused exposures use one and leave no booking."""
 
 
 class Booked(Frozen):
@@ -59,14 +63,15 @@ class Interrupted:
     @property
     def used_s(self) -> float:
         """Time that its sessions took, by the clock of the instrument."""
-        total, first = 0.0, None
-        last = 0.0
+        begun, before_s = None, 0.0
+        last_s = 0.0
         for entry in self.entries:
-            if isinstance(entry.event, RunStarted | RunResumed):
-                total += 0.0 if first is None else max(0.0, last - first)
-                first = entry.clock_s
-            last = entry.clock_s
-        return total + (0.0 if first is None else max(0.0, last - first))
+            if isinstance(entry.event, RunStarted):
+                begun, before_s = entry.clock_s, 0.0
+            elif isinstance(entry.event, RunResumed):
+                begun, before_s = entry.clock_s, entry.event.used_s
+            last_s = entry.clock_s
+        return before_s + (0.0 if begun is None else max(0.0, last_s - begun))
 
 
 def read_interrupted(run_dir: Path) -> Interrupted:
@@ -116,6 +121,7 @@ def resume_night(
     )
     events = [entry.event for entry in run.entries]
     belief = fold(events)
+    booked = of_run(run, booked)
     journal = parts.journal
     loop = AgentLoop(
         rig,
@@ -140,12 +146,24 @@ def resume_night(
             blank_verified=parts.blank_verified,
             program_version=version("lodestem"),
             before=_how_it_ended(belief),
+            used_s=run.used_s,
             unknown=tuple(
                 str(b.exposure.exposure_id) for b in booked if b.state.lower() == "unknown"
             ),
         )
     )
     return loop
+
+
+def of_run(run: Interrupted, booked: Sequence[Booked]) -> list[Booked]:
+    """The exposures of this run: a server keeps one ledger for all."""
+    spaces = [run.run_id, *(f"{run.run_id}/{n}" for n in range(1, run.sessions + 1))]
+    most = len(booked) + SPARE_IDS
+    mine: set[UUID] = set()
+    for space in spaces:
+        make = ExposureIds(space)
+        mine.update(make() for _ in range(most))
+    return [entry for entry in booked if entry.exposure.exposure_id in mine]
 
 
 def unwritten(events: Sequence[Event], booked: Sequence[Booked]) -> Iterator[ExposureMade]:

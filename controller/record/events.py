@@ -60,6 +60,8 @@ class RunResumed(Frozen):
     program_version: str
     before: str
     """How the session before ended."""
+    used_s: float = 0.0
+    """Time that the sessions before took together."""
     unknown: tuple[str, ...] = ()
     """Exposures whose end nobody saw: charged at their bound, never repeated."""
 
@@ -71,7 +73,7 @@ class MapChecked(Frozen):
     tile: int
     frame: str
     shift_um: tuple[float, float]
-    """Stage (x, y) from where things were to where they are."""
+    """Stage (x, y) from where the survey saw things to where they are."""
     correlation: float
     found: bool
     reason: str = ""

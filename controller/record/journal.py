@@ -63,7 +63,7 @@ class Journal:
                 self._sequence = entries[-1].sequence + 1
                 self._prev = entries[-1].hash
             _drop_torn_tail(path)
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)
         self._listeners: list[Callable[[Entry], None]] = []
 
     def __enter__(self) -> Self:
@@ -92,15 +92,25 @@ class Journal:
             "prev": self._prev,
         }
         line["hash"] = _digest(line)
-        self._file.write(_canonical(line) + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        self._write(_canonical(line) + b"\n")
         entry = Entry(self._sequence, line["utc"], line["clock_s"], event, line["hash"])
         self._sequence += 1
         self._prev = line["hash"]
         for listener in self._listeners:
             listener(entry)
         return entry
+
+    def _write(self, line: bytes) -> None:
+        """All of it, durably, or nothing of it."""
+        end = os.fstat(self._file.fileno()).st_size
+        try:
+            left = memoryview(line)
+            while left:
+                left = left[self._file.write(left) or 0 :]
+            os.fsync(self._file.fileno())
+        except OSError:
+            os.ftruncate(self._file.fileno(), end)
+            raise
 
     def close(self) -> None:
         """Close the file."""

@@ -42,7 +42,7 @@ RUNS = Table(
     "runs",
     _META,
     Column("folder", String(500), primary_key=True),
-    Column("run_id", String(36), index=True),
+    Column("run_id", String(80), index=True),
     Column("name", String(80)),
     Column("material", String(80), index=True),
     Column("instrument", String(200)),

@@ -55,6 +55,7 @@ class BeamWatch:
         self._is_in_place = is_in_place
         self._over = threading.Event()
         self._cancel: Callable[[], None] = lambda: None
+        self._cancel_last: Callable[[], None] = lambda: None
         self.problem: MicroscopeError | None = None
         """Why the beam was taken off before its time, if it was."""
         self.cut_s: float | None = None
@@ -64,12 +65,20 @@ class BeamWatch:
 
     def begin(self) -> None:
         """Look now and then from now on."""
+        # an alarm of its own, which reads nothing: whatever hangs, the beam ends
+        self._cancel_last = call_at(self._adapter.clock, self._deadline_s, self._at_deadline)
         self._again()
 
     def end(self) -> None:
         """The beam is somebody else's business again."""
         self._over.set()
         self._cancel()
+        self._cancel_last()
+
+    def _at_deadline(self) -> None:
+        if self._over.is_set() or self._beam.is_blanking():
+            return
+        self._take_off()
 
     def check(self) -> None:
         """Raise what was found.
@@ -108,7 +117,14 @@ class BeamWatch:
             self._again()
             return
         self.problem = problem
-        result = self._beam.blank()
+        self._take_off()
+
+    def _take_off(self) -> None:
+        try:
+            result = self._beam.blank()
+        except Exception:  # noqa: BLE001  (a driver that fails is tried again)
+            self._again()
+            return
         if result.confirmed:
             self.cut_s = self._adapter.clock.now_s()
 
@@ -126,7 +142,7 @@ class BeamWatch:
                 return moved_meanwhile()
         except InterlockError as bad:
             return bad
-        except MicroscopeError as unreadable:
+        except Exception as unreadable:  # noqa: BLE001  (whatever a vendor's interface raises)
             return StaleHealthError(
                 f"the column cannot be read during an exposure ({unreadable}); it was cut off and "
                 f"is charged, the beam is blanked. Read the column again; if it stays silent a "

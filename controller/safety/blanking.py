@@ -7,11 +7,15 @@ gate stays shut until a person has looked.
 
 from __future__ import annotations
 
+import logging
 import threading
+from contextlib import suppress
 
 from controller.hardware.contract import Adapter
 from controller.hardware.errors import BeamState, BlankUnconfirmedError, DoseState
 from controller.hardware.values import BlankResult, LongOperation
+
+log = logging.getLogger("lodestem.safety")
 
 CONFIRM_TIMEOUT_S = 0.1
 POLL_S = 0.01
@@ -61,14 +65,14 @@ class BeamGuard:
     def _blank(self) -> BlankResult:
         clock = self._adapter.clock
         start_s = clock.now_s()
-        was_open = self._adapter.read_blanked() is False
-        self._adapter.blank_beam()
+        was_open = True
+        with suppress(Exception):  # a read-back that fails must not keep the command from going out
+            was_open = self._adapter.read_blanked() is False
         deadline_s = start_s + self._adapter.capabilities.blank.latency_s + CONFIRM_TIMEOUT_S
-        state = self._adapter.read_blanked()
+        state = self._try()
         while state is False and clock.now_s() < deadline_s:
             clock.sleep(POLL_S)
-            self._adapter.blank_beam()
-            state = self._adapter.read_blanked()
+            state = self._try()
         guard_closed = state is False and self.close_valve()
         if state is False:
             valve = "was closed instead" if guard_closed else "could not be closed"
@@ -83,6 +87,15 @@ class BeamGuard:
             latency_s=max(0.0, clock.now_s() - start_s),
             guard="blanker" if state is not False else "valve" if guard_closed else "none",
         )
+
+    def _try(self) -> bool | None:
+        """Blank and read back; False where the driver fails: the valve is next."""
+        try:
+            self._adapter.blank_beam()
+            return self._adapter.read_blanked()
+        except Exception:
+            log.exception("the blanker could not be used")
+            return False
 
     def check_trusted(self) -> None:
         """Refuse to go on with a blanker that has failed.
@@ -104,4 +117,8 @@ class BeamGuard:
         """Use the second guard; False where there is none or it failed."""
         if LongOperation.CLOSE_VALVE not in self._adapter.capabilities.long_operations:
             return False
-        return self._adapter.run_operation(LongOperation.CLOSE_VALVE).succeeded
+        try:
+            return self._adapter.run_operation(LongOperation.CLOSE_VALVE).succeeded
+        except Exception:
+            log.exception("the column valve could not be closed")
+            return False

@@ -277,9 +277,13 @@ class GuardedMicroscope:
     def stop(self, why: str) -> None:
         """Blank, halt the stage, abort the exposure. Thread-safe; everybody may."""
         self._beam.note_stop(why)
-        self._beam.blank()
-        self._adapter.halt()
-        self._adapter.abort()
+        try:
+            self._beam.blank()
+        finally:
+            try:
+                self._adapter.halt()
+            finally:
+                self._adapter.abort()
 
     def verify_blanker(self, detector: str, *, duration_s: float = 1.0) -> BlankerCheck:
         """Take a frame with the beam blanked and see whether it is dark; see `darkness`."""

@@ -394,7 +394,10 @@ class RemoteMicroscope:
 
     def bookings(self) -> list[dict[str, Any]]:
         """Everything in the server's ledger: request and receipt (JSON), state, charge in e/A2."""
-        return list(self._link.question("ledger.records")[0])
+        found: list[dict[str, Any]] = []
+        while page := self._link.question("ledger.records", {"first": len(found)})[0]:
+            found += page
+        return found
 
     def service_state(self) -> dict[str, Any]:
         """Who drives, what is under way, why nothing is; JSON."""

@@ -44,11 +44,13 @@ from controller.server.verbs import VERBS, Beat, Budgets, Hello, Lane, TakeLease
 
 WATCH_S = 0.02
 """How often the lease is looked at."""
+HANGS_S = 0.5
+"""A watch over the lease that has not come round for so long hangs."""
 INSIST_S = 0.2
 """How often a stop is repeated while a command of an ended lease is still under way."""
 QUESTIONS_AT_ONCE = 4
-SAFETY_AT_ONCE = 32
-"""Threads of the safety lane; more at once than this are refused."""
+AT_ONCE = 32
+"""Of one kind in the safety lane; a flood of one kind keeps no other from coming in."""
 
 Job = tuple[Verb, Any, Asked, Peer]
 
@@ -101,8 +103,12 @@ class Service:
         self._hold = ""
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._questions = ThreadPoolExecutor(QUESTIONS_AT_ONCE, "lodestem question")
-        self._urgent = threading.BoundedSemaphore(SAFETY_AT_ONCE)
+        self._slots = {
+            name: threading.BoundedSemaphore(AT_ONCE)
+            for name in ("stop", "blank", "column.health", "clock.sleep", "others")
+        }
         self._closing = threading.Event()
+        self._looked_s = time.monotonic()
         self._limits = microscope.ledger.limits
         self._hand = HandWatch(microscope.capabilities)
         self._own = {
@@ -158,6 +164,8 @@ class Service:
         """Whether every thread that safety hangs on still runs, or ends on purpose."""
         if self._closing.is_set():
             return True
+        if time.monotonic() - self._looked_s > HANGS_S:  # stuck in a driver: let the watchdog act
+            return False
         lanes = getattr(self, "_lanes", ())
         return all(t.is_alive() for t in self._threads) and all(lane.is_alive for lane in lanes)
 
@@ -266,7 +274,9 @@ class Service:
         except ValueError as error:
             raise ValueError(f"hello was not understood: {error}") from error
         name, role = self._door.role_of(asked.sender, hello)
-        peer = self._sessions.begin(asked.sender, name, role)
+        driving = self.lease
+        keep = "" if driving is None else driving.session
+        peer = self._sessions.begin(asked.sender, name, role, keep=keep)
         microscope = self._microscope
         dead_man = "independent" if self._dead_man() else "server"
         return {
@@ -414,20 +424,21 @@ class Service:
             else:
                 said.answer(result, arrays)
 
-        if verb.lane is not Lane.SAFETY:
+        if verb.lane is Lane.QUERY:
             self._questions.submit(work)
             return
-        if not self._urgent.acquire(blocking=False):
+        slots = self._slots[verb.name if verb.name in self._slots else "others"]
+        if not slots.acquire(blocking=False):
             raise ModeError(
-                f"{SAFETY_AT_ONCE} such requests are under way; {verb.name} was refused. The first "
-                f"of them acts: ask again in a moment."
+                f"as many {verb.name} requests as there is room for are under way; this one was "
+                f"refused. Those before it act: ask again in a moment."
             )
 
         def work_and_leave() -> None:
             try:
                 work()
             finally:
-                self._urgent.release()
+                slots.release()
 
         threading.Thread(target=work_and_leave, name=f"lodestem {verb.name}", daemon=True).start()
 
@@ -437,12 +448,12 @@ class Service:
         """End a lease that has gone silent; insist until its command has ended too."""
         insisted_s = 0.0
         while not self._closing.wait(WATCH_S):
-            now_s = time.monotonic()
+            now_s = self._looked_s = time.monotonic()
             why = self._ended(now_s)
             if why:
-                self.security.refuse("", "lease", why)
                 insisted_s = now_s
                 self._stop(why)
+                self.security.refuse("", "lease", why)
                 self._publisher.publish("lease", self.state())
                 continue
             with self._lock:
@@ -491,14 +502,19 @@ class _Said:
         self.peer = peer
 
     def answer(self, result: Any = None, arrays: list[Array] | None = None) -> None:  # noqa: ANN401
+        # whatever a driver puts into a value, a snapshot or a residual must not end a thread
         try:
             frames = self._asked.written(result, arrays or [])
-        except ProtocolError as problem:  # a NaN from a driver must not end a thread
-            frames = self._asked.failed(problem)
+        except Exception as problem:  # noqa: BLE001
+            frames = self._asked.failed(ProtocolError(f"a result that cannot be sent: {problem}"))
         self._send(frames)
 
     def fail(self, problem: BaseException) -> None:
-        self._send(self._asked.failed(problem))
+        try:
+            frames = self._asked.failed(problem)
+        except Exception:  # noqa: BLE001
+            frames = self._asked.failed(ProtocolError(f"{type(problem).__name__}: {problem}"))
+        self._send(frames)
 
     def _send(self, frames: list[bytes]) -> None:
         # kept first: whoever asks again at once finds it

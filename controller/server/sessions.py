@@ -19,6 +19,7 @@ from controller.hardware.wire.responder import Sender
 from controller.server.roles import Role
 
 MOST_SESSIONS = 256
+MOST_OF_ONE_KEY = 64
 ANSWERS_KEPT = 32
 BYTES_KEPT = 1 << 20
 """Larger answers are kept one at a time: the last picture."""
@@ -46,13 +47,20 @@ class Sessions:
         self._lock = threading.Lock()
         self._peers: OrderedDict[str, Peer] = OrderedDict()
 
-    def begin(self, sender: Sender, name: str, role: Role) -> Peer:
-        """A new session; the oldest is forgotten when there are too many."""
+    def begin(self, sender: Sender, name: str, role: Role, *, keep: str = "") -> Peer:
+        """A new session; those unused for longest are forgotten, never `keep`, which drives."""
         peer = Peer(secrets.token_hex(16), sender.user, name, role)
         with self._lock:
             self._peers[peer.session] = peer
-            while len(self._peers) > MOST_SESSIONS:
-                self._peers.popitem(last=False)
+            own = [p.session for p in self._peers.values() if p.user == sender.user]
+            for session in own[:-MOST_OF_ONE_KEY]:
+                if session != keep:
+                    del self._peers[session]
+            for session in list(self._peers):
+                if len(self._peers) <= MOST_SESSIONS:
+                    break
+                if session != keep:
+                    del self._peers[session]
         return peer
 
     def find(self, sender: Sender, session: str) -> Peer:
@@ -67,6 +75,8 @@ class Sessions:
         """
         with self._lock:
             peer = self._peers.get(session)
+            if peer is not None:
+                self._peers.move_to_end(session)
         if peer is None:
             raise StaleEpochError(
                 "the message belongs to no session of this server, which may have been started "

@@ -115,6 +115,12 @@ class VerifyBlanker(Frozen):
     duration_s: Positive = 1.0
 
 
+class Page(Frozen):
+    """Bookings from this one on."""
+
+    first: Annotated[int, Field(ge=0)] = 0
+
+
 class OfExposure(Frozen):
     """One exposure by its id."""
 
@@ -135,6 +141,9 @@ class Budgets(Frozen):
     data_e_per_A2: Positive
     why: Annotated[str, Field(min_length=3, max_length=500)]
 
+
+RECORDS_A_PAGE = 50
+"""Bookings with their receipts that fit well into one header."""
 
 Run = Callable[[GuardedMicroscope, Any], Answer]
 
@@ -198,8 +207,9 @@ def _record(microscope: GuardedMicroscope, asked: OfExposure) -> Answer:
     }, []
 
 
-def _records(microscope: GuardedMicroscope, _: Nothing) -> Answer:
+def _records(microscope: GuardedMicroscope, page: Page) -> Answer:
     ledger = microscope.ledger
+    wanted = ledger.records()[page.first : page.first + RECORDS_A_PAGE]
     return [
         {
             "request": record.booking.request,
@@ -207,7 +217,7 @@ def _records(microscope: GuardedMicroscope, _: Nothing) -> Answer:
             "charged_e_per_A2": record.charged_e_per_A2,
             "receipt": ledger.conclusion(record.booking.exposure_id),
         }
-        for record in ledger.records()
+        for record in wanted
     ], []
 
 
@@ -247,10 +257,10 @@ VERBS: dict[str, Verb] = {
         Verb("stage.pose", Nothing, _QUERY, _WATCH, lambda m, _: _json(m.stage.pose())),
         Verb("stage.limits", Nothing, _QUERY, _WATCH, lambda m, _: _json(m.stage.limits())),
         Verb("optics.state", Nothing, _QUERY, _WATCH, lambda m, _: _json(m.optics.state())),
-        Verb("column.health", Nothing, _QUERY, _WATCH, lambda m, _: _json(m.column.health())),
+        Verb("column.health", Nothing, Lane.SAFETY, _WATCH, lambda m, _: _json(m.column.health())),
         Verb("forecast", Exposure, _QUERY, _WATCH, lambda m, e: (m.forecast(e), [])),
         Verb("dose", Point, _QUERY, _WATCH, _dose),
-        Verb("ledger.records", Nothing, _QUERY, _WATCH, _records),
+        Verb("ledger.records", Page, _QUERY, _WATCH, _records),
         Verb("ledger.record", OfExposure, _QUERY, _WATCH, _record),
         Verb("budgets.get", Nothing, _QUERY, _WATCH, _budgets),
         Verb("clock.now", Nothing, Lane.INLINE, _WATCH, lambda m, _: (m.clock.now_s(), [])),

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,7 @@ class Watchdog:
             while not ended.is_set():
                 if socket.poll(100):
                     if socket.recv() == BYE:
+                        self.fire("the server has ended; to be sure", note=False)
                         return
                     heard_s = time.monotonic()
                     if fired:
@@ -105,18 +107,19 @@ class Watchdog:
                     continue
                 silent_s = time.monotonic() - heard_s
                 if silent_s > self._silence_s:
-                    fired = True
-                    self.fire(f"the server has been silent for {silent_s:.2f} s")
+                    outcome = self.fire(f"the server has been silent for {silent_s:.2f} s")
+                    fired = outcome["blanked"] is not None  # else again, until it works
         finally:
             socket.close()
             context.term()
 
-    def fire(self, why: str) -> dict[str, Any]:
+    def fire(self, why: str, *, note: bool = True) -> dict[str, Any]:
         """Blank, halt, write it down."""
         began_s = time.monotonic()
         fired = datetime.now(UTC)
-        try:
+        with suppress(Exception):
             self._adapter.blank_beam()  # before any question is asked
+        try:
             outcome = BeamGuard(self._adapter).blank().model_dump(mode="json")
         except Exception as problem:  # whatever fails, the stage is halted and it is written down
             log.exception("the watchdog could not blank")
@@ -135,7 +138,8 @@ class Watchdog:
             "took_s": took_s,
             "outcome": outcome,
         }
-        self._note(event)
+        if note or not outcome["blanked"]:
+            self._note(event)
         return event
 
     def _note(self, event: dict[str, Any]) -> None:

@@ -6,14 +6,17 @@ paced one is asked every time, and a sleep is a request to it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from controller.hardware.clock import Clock, WallClock
+from controller.hardware.errors import MicroscopeError
 from controller.hardware.wire.requester import Requester
 
 ASK_S = 5.0
+LOOK_S = 0.02
 LONGEST_S = 3600.0
 
 
@@ -39,6 +42,24 @@ class ServedClock:
     def __init__(self, link: Requester) -> None:
         self._link = link
 
+    def call_at(self, at_s: float, action: Callable[[], None]) -> Callable[[], None]:
+        """Call `action` in a thread of its own, no more than `LOOK_S` of real time late."""
+        cancelled = threading.Event()
+
+        def wait() -> None:
+            while not cancelled.is_set():
+                try:
+                    left_s = at_s - self.now_s()
+                except MicroscopeError:  # nobody tells the time any more: now is the time
+                    left_s = 0.0
+                if left_s <= 0:
+                    action()
+                    return
+                cancelled.wait(LOOK_S)
+
+        threading.Thread(target=wait, name="lodestem alarm", daemon=True).start()
+        return cancelled.set
+
     def now_s(self) -> float:
         """Its monotonic seconds."""
         return float(self._link.ask("clock.now", timeout_s=ASK_S)[0])
@@ -61,6 +82,10 @@ class OffsetClock:
         self._wall = WallClock()
         self._ahead_s = now_s - self._wall.now_s()
         self._ahead_utc = utc - datetime.now(UTC)
+
+    def call_at(self, at_s: float, action: Callable[[], None]) -> Callable[[], None]:
+        """Call `action` in a thread of its own at `at_s`."""
+        return self._wall.call_at(at_s - self._ahead_s, action)
 
     def now_s(self) -> float:
         """Monotonic seconds of the other side."""

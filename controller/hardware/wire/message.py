@@ -33,7 +33,7 @@ Array = NDArray[np.generic]
 class Part(Frozen):
     """How the bytes of one array are to be read."""
 
-    dtype: Annotated[str, Field(pattern=r"^[<>|=]?[buif][1248]$")]
+    dtype: Annotated[str, Field(pattern=r"^([|]?b1|[|]?[iu]1|[<>=]?[iu][248]|[<>=]?f[248])$")]
     shape: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=4)]
     crc32: Annotated[int, Field(ge=0, lt=1 << 32)]
 
@@ -107,6 +107,11 @@ def encode(header: Header, arrays: Sequence[Array] = ()) -> list[bytes]:
         text = json.dumps(fields, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError) as error:  # NaN would arrive as "not given"
         raise ProtocolError(f"a message that cannot be sent: {error}") from error
+    if len(text) > MAX_HEADER_BYTES:
+        raise ProtocolError(
+            f"a message of {len(text)} bytes cannot be sent (at most {MAX_HEADER_BYTES}); ask for "
+            f"less at a time"
+        )
     return [text.encode(), *raw]
 
 
@@ -135,7 +140,11 @@ def decode(kind: type[Header], frames: Sequence[bytes]) -> tuple[Header, list[Ar
         raise ProtocolError(
             f"the header describes {len(header.parts)} arrays, {len(frames) - 1} came"
         )
-    return header, [_array(part, raw) for part, raw in zip(header.parts, frames[1:], strict=True)]
+    try:
+        arrays = [_array(part, raw) for part, raw in zip(header.parts, frames[1:], strict=True)]
+    except (TypeError, ValueError, OverflowError) as error:  # a type or a shape that numpy has not
+        raise ProtocolError(f"an array that cannot be read: {error}") from error
+    return header, arrays
 
 
 def _header(kind: type[Header], raw: bytes) -> Header:

@@ -21,7 +21,6 @@ from controller.hardware.errors import LinkError, ProtocolError, ReplyTimeoutErr
 from controller.hardware.wire.endpoints import Keys
 from controller.hardware.wire.failure import Failure, error_of
 from controller.hardware.wire.message import (
-    MAX_HEADER_BYTES,
     Array,
     Reply,
     Request,
@@ -217,8 +216,8 @@ class Requester:
                 return
             try:
                 reply, arrays = decode(Reply, frames)
-            except ProtocolError as problem:
-                self._refuse(frames, problem)
+            except Exception as problem:  # noqa: BLE001  (nothing that comes may end a lane)
+                self._refuse(frames, ProtocolError(str(problem)))
                 continue
             with self._lock:
                 pending = self._waiting.pop(reply.id, None)
@@ -233,7 +232,7 @@ class Requester:
     def _refuse(self, frames: Sequence[bytes], problem: ProtocolError) -> None:
         """Hand a damaged answer to whoever it was for, if that can still be told."""
         try:
-            head = Reply.model_validate_json(frames[0][:MAX_HEADER_BYTES])
+            head = Reply.model_validate_json(frames[0])
         except (ValueError, IndexError):
             return
         with self._lock:

@@ -17,7 +17,6 @@ from typing import Any
 
 import zmq
 
-from controller.hardware.errors import ProtocolError
 from controller.hardware.wire.endpoints import Keys
 from controller.hardware.wire.failure import failure_of
 from controller.hardware.wire.message import Array, Reply, Request, decode, encode
@@ -173,7 +172,7 @@ class Responder:
             sender = Sender(frames[0].bytes, _user(frames))
             try:
                 request, arrays = decode(Request, [frame.bytes for frame in frames[1:]])
-            except ProtocolError as problem:
+            except Exception as problem:  # noqa: BLE001  (nothing that comes may end a lane)
                 self._refused(sender, str(problem))
                 continue
             asked = Asked(request, arrays, sender, self.post)

@@ -1,6 +1,8 @@
 """The journal keeps what happened: durable, chained, and honest about damage."""
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -189,3 +191,24 @@ def test_how_long_a_computation_took_does_not_make_two_runs_differ(tmp_path: Pat
             )
     assert comparable(paths[0]) == comparable(paths[1])
     assert comparable(paths[0])[0]["event"]["details"] == {"fit": [{"sigma_mrad": 0.4}]}
+
+
+def test_a_line_that_the_disk_refuses_leaves_no_half_of_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "journal.jsonl"
+    with Journal(path, VirtualClock()) as journal:
+        journal.append(StepEnded(step=0, ok=True))
+        whole = path.read_bytes()
+        real = os.fsync
+
+        def full(descriptor: int) -> None:
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="no space"):
+            journal.append(StepEnded(step=1, ok=True))
+        assert path.read_bytes() == whole
+        monkeypatch.setattr(os, "fsync", real)
+        journal.append(StepEnded(step=2, ok=True))
+    assert [entry.event.step for entry in read_journal(path)] == [0, 2]

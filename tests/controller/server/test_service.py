@@ -19,8 +19,10 @@ import zmq
 from controller.hardware.clock import WallClock
 from controller.hardware.errors import (
     LeaseLostError,
+    MicroscopeError,
     ModeError,
     NotAuthorisedError,
+    NotReachedError,
     RefusedError,
     ReplyTimeoutError,
     StaleEpochError,
@@ -535,6 +537,55 @@ def test_malformed_messages_are_refused_logged_and_harmless(bench: Bench) -> Non
 @pytest.mark.soak
 def test_a_hundred_thousand_malformed_messages(bench: Bench) -> None:
     check_fuzzed(bench, 100_000)
+
+
+@pytest.mark.live
+def test_a_flood_of_sleeps_keeps_no_stop_from_coming_in(live: Bench) -> None:
+    with live.server.client("viewer") as viewer:
+        for _ in range(40):
+            viewer._link.safety.send("clock.sleep", {"duration_s": 3.0})
+        time.sleep(0.2)
+        live.adapter.diary.clear()
+        viewer.stop("through the flood")
+        assert viewer.column.health().valve_open.condition.value == "good"
+    assert "halt" in live.adapter.diary
+
+
+def test_a_crowd_of_watchers_does_not_push_out_who_drives(bench: Bench) -> None:
+    with bench.server.client("agent") as driver, driver.drive():
+        link = Requester(
+            Endpoints.of(bench.server.url).command, keys=bench.server.ring.of("viewer")
+        )
+        for _ in range(400):
+            link.ask("hello", {"name": "cron"}, timeout_s=5)
+        link.close()
+        assert bench.server.service.state()["sessions"] <= 256
+        driver.stage.move(PartialPose(x_um=1.0))
+
+
+def test_what_cannot_be_sent_is_an_error_and_ends_no_thread(bench: Bench) -> None:
+    with bench.server.client("agent") as driver, driver.drive():
+        numbers = {"residual": np.float32(0.5), "nan": float("nan")}
+        wrong = NotReachedError("off", residual={"x_um": float("nan")}, snapshot=numbers)
+
+        def fail(name: str) -> None:
+            if name == "start_move":
+                raise wrong
+
+        bench.adapter.on_call = fail
+        with pytest.raises(MicroscopeError, match="off"):
+            driver.stage.move(PartialPose(x_um=1.0))
+        bench.adapter.on_call = lambda name: None
+        driver.stage.move(PartialPose(x_um=2.0))
+
+
+def test_the_ledger_comes_in_pages(bench: Bench) -> None:
+    with bench.server.client("agent") as driver, driver.drive():
+        for _ in range(60):
+            driver.expose(picture(0.01))
+        rows = driver.bookings()
+    assert len(rows) == 60
+    assert {row["state"] for row in rows} == {"settled"}
 
 
 def test_an_oversized_message_ends_the_connection_and_nothing_else(bench: Bench) -> None:

@@ -91,6 +91,23 @@ def test_a_number_that_is_not_finite_is_not_sent(value: float) -> None:
         encode(request(args={"target": {"alpha_deg": value}}))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    [("f1", [1]), ("b4", [1]), ("<i1", [1]), ("f8", [0, 10**30]), ("O8", [1]), ("u1", [2**62, 4])],
+)
+def test_an_array_that_numpy_has_not_is_refused(dtype: str, shape: list[int]) -> None:
+    fields = json.loads(encode(request())[0])
+    fields["parts"] = [{"dtype": dtype, "shape": shape, "crc32": 0}]
+    for body in (b"", b"\0"):
+        with pytest.raises(ProtocolError):
+            decode(Request, [json.dumps(fields).encode(), body])
+
+
+def test_a_header_that_nobody_would_read_is_not_sent() -> None:
+    with pytest.raises(ProtocolError, match="cannot be sent"):
+        encode(request(args={"x": "y" * MAX_HEADER_BYTES}))
+
+
 def test_an_oversized_header_is_refused_unread() -> None:
     with pytest.raises(ProtocolError, match="header of"):
         decode(Reply, [b"{" + b" " * MAX_HEADER_BYTES + b"}"])
