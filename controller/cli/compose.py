@@ -24,8 +24,8 @@ from controller.decision.resume import Booked, Interrupted, read_interrupted, re
 from controller.decision.rig import Eyes
 from controller.hardware.clock import Clock, VirtualClock, WallClock
 from controller.hardware.contract import Microscope
-from controller.hardware.errors import LimitError
-from controller.hardware.values import Exposure, Mode, ScanReceipt
+from controller.hardware.errors import DoseLimitError, LimitError
+from controller.hardware.values import Axis, Exposure, Mode, PartialPose, ScanReceipt
 from controller.injection.night import (
     HOOKS,
     spoilt_approver,
@@ -42,6 +42,7 @@ from controller.record.notify.channels import channels_of
 from controller.record.notify.post import PostOffice
 from controller.record.report import ReportResult, build_report
 from controller.record.store import RunStore
+from controller.safety.gate import GuardedMicroscope
 from controller.safety.limits import DoseLimits
 from controller.server.client import RemoteMicroscope
 from controller.server.session import RemoteSession, Session, open_remote_session, open_session
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("lodestem")
 
 OpenSession = Session | RemoteSession
+ASIDE_UM = (20.0, -20.0)
+"""Where else the blanker is checked, if the specimen may take no more where the stage stands."""
 MOST_S_PER_ENTRY = 3600.0
 """A night writes to its journal more often than this, or the server stops it."""
 
@@ -361,7 +364,7 @@ def _carry_out(
                     journal.listen(progress_of(microscope))
                 booked = [_booked(row) for row in session.bookings()] if run else []
                 auditor.journal = journal
-                verified = microscope.verify_blanker(camera.name).verified
+                verified = is_blanker_verified(microscope, camera.name)
                 faults = session.injected
                 driven = spoilt_microscope(microscope, faults)
                 parts = Parts(
@@ -434,6 +437,20 @@ def shelve(plan: RunPlan, run_dir: Path) -> None:
         shelf.close()
     except LibraryError as error:
         log.warning("the run is not in the library: %s", error)
+
+
+def is_blanker_verified(microscope: GuardedMicroscope | RemoteMicroscope, detector: str) -> bool:
+    """Whether a dark frame proves that it blanks; taken aside if the dose is used up here."""
+    here = microscope.stage.pose().x_um
+    low, high = microscope.stage.limits().ranges[Axis.X]
+    for aside_um in (0.0, *ASIDE_UM):
+        if aside_um and low <= here + aside_um <= high:
+            microscope.stage.move(PartialPose(x_um=here + aside_um))
+        try:
+            return bool(microscope.verify_blanker(detector).verified)
+        except DoseLimitError:
+            continue
+    return False
 
 
 def _booked(row: dict[str, Any]) -> Booked:

@@ -37,6 +37,8 @@ from controller.safety.ledger_store import (
 from controller.safety.limits import DoseLimits
 
 MAX_CELL_NM = 100.0
+GLANCE_SHARE = 0.01
+"""Of a limit: so little more does not matter to a cell that is beyond the limit already."""
 
 
 class DoseLedger:
@@ -350,10 +352,10 @@ class DoseLedger:
         for record in self.records():
             exposure_id = record.booking.exposure_id
             if record.state is ChargeState.OPENING:
-                factor, because = _overrun(record, beam_off)
-                charged = max(
-                    factor * record.charged_e_per_A2, record.booking.unseen_bound_e_per_A2
-                )
+                factor, because, known = _overrun(record, beam_off)
+                charged = factor * record.charged_e_per_A2
+                if not known:
+                    charged = max(charged, record.booking.unseen_bound_e_per_A2)
                 self.unknown(exposure_id, charged, because)
             elif record.state is ChargeState.RESERVED:
                 self.release(exposure_id, "the process ended before the beam was opened")
@@ -382,7 +384,9 @@ class DoseLedger:
             if purpose not in counted:
                 continue
             before = np.asarray(sum(charged[p] for p in Purpose if p in counted))
-            after = np.where(touched, before + fluence, 0.0)
+            # what a crash may have burnt must not forbid a glance at everything around it
+            lost = (before > limit) & (fluence <= GLANCE_SHARE * limit)
+            after = np.where(touched & ~lost, before + fluence, 0.0)
             if not (after <= limit).all():
                 row, col = (int(i) for i in np.unravel_index(int(after.argmax()), after.shape))
                 raise DoseLimitError(
@@ -412,8 +416,8 @@ class DoseLedger:
 
 def _overrun(
     record: LedgerRecord, beam_off: Callable[[datetime], datetime | None]
-) -> tuple[float, str]:
-    """By how much the beam may have stayed on too long, as a factor, and in words."""
+) -> tuple[float, str, bool]:
+    """By how much the beam may have stayed on too long, in words, and whether that is known."""
     because = "the process ended while the beam may have been on"
     opened = datetime.fromisoformat(record.utc)
     closed = beam_off(opened)
@@ -422,9 +426,10 @@ def _overrun(
     except (ValueError, KeyError, TypeError):
         planned_s = 0.0
     if closed is None or not planned_s > 0:
-        return 1.0, because
+        return 1.0, because, False
     open_s = (closed - opened).total_seconds()
-    return max(1.0, open_s / planned_s), f"{because}; it was taken off after at most {open_s:.2f} s"
+    because = f"{because}; it was taken off after at most {open_s:.2f} s"
+    return max(1.0, open_s / planned_s), because, True
 
 
 def _refused(budget: str, limit: float, charged: float, asked: float) -> dict[str, Any]:

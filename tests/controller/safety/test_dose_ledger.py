@@ -105,7 +105,24 @@ def test_settling_may_raise_the_charge_if_more_was_measured(open_ledger: Callabl
     ledger.settle(one, 5.0, "overrun")
     assert ledger.reading(0.0, 0.0).total_e_per_A2 == 5.0
     with pytest.raises(DoseLimitError, match=r"before_scan_e_per_A2 limit 1"):
-        book(ledger, 2, 0.01)
+        book(ledger, 2, 0.02)
+
+
+def test_a_cell_beyond_its_limit_takes_a_glance_and_nothing_more(open_ledger: Callable) -> None:
+    ledger = open_ledger()
+    one = book(ledger, 1, 0.6)
+    ledger.opening(one)
+    ledger.unknown(one, 5.0, "a crash")
+    book(ledger, 2, 0.009)
+    with pytest.raises(DoseLimitError, match=r"before_scan_e_per_A2 limit 1"):
+        book(ledger, 3, 0.011)
+
+
+def test_a_cell_below_its_limit_takes_no_glance_beyond_it(open_ledger: Callable) -> None:
+    ledger = open_ledger()
+    book(ledger, 1, 0.995)
+    with pytest.raises(DoseLimitError):
+        book(ledger, 2, 0.009)
 
 
 def test_unknown_is_never_below_the_bound(open_ledger: Callable) -> None:

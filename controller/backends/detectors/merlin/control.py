@@ -81,17 +81,18 @@ class MerlinControl:
 
     def _exchange(self, verb: str, body: str) -> list[str]:
         deadline_s = self._clock.now_s() + self._timeout_s
-        if self._socket is None:
-            self._socket = socket.create_connection(self._address, self._timeout_s)
-        self._socket.settimeout(self._timeout_s)
-        self._socket.sendall(wrap(body.encode("ascii")))
+        connection = self._socket  # `close` of another thread makes it fail, not vanish
+        if connection is None:
+            connection = self._socket = socket.create_connection(self._address, self._timeout_s)
+        connection.settimeout(self._timeout_s)
+        connection.sendall(wrap(body.encode("ascii")))
         reply = b""
         while (fields := _whole_reply(reply, _FIELDS[verb])) is None:
             left_s = deadline_s - self._clock.now_s()
             if not left_s > 0:
                 raise TimeoutError(f"no answer within {self._timeout_s:g} s")
-            self._socket.settimeout(left_s)
-            piece = self._socket.recv(4096)
+            connection.settimeout(left_s)
+            piece = connection.recv(4096)
             if not piece:
                 raise ConnectionResetError("Merlin closed the command connection")
             reply += piece
