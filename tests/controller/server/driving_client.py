@@ -7,16 +7,27 @@ import sys
 import time
 from uuid import UUID, uuid4
 
-from controller.hardware.errors import MicroscopeError
+from controller.hardware.errors import MicroscopeError, ModeError
 from controller.hardware.values import Exposure, OpticsChange, PartialPose, Purpose
-from controller.server.client import connect
+from controller.server.client import RemoteMicroscope, connect
 
 
 def main(url: str, seed: int) -> None:
     rng = random.Random(seed)
-    with connect(url, name=f"driver {seed}", role="agent") as microscope, microscope.drive():
-        camera = microscope.capabilities.detectors[0].name
+    with connect(url, name=f"driver {seed}", role="agent") as microscope:
+        for _ in range(100):
+            try:
+                drive(microscope, rng)
+            except ModeError as problem:
+                if "earlier lease" not in str(problem):
+                    raise
+                time.sleep(0.1)  # whoever drove before has not come to rest
+
+
+def drive(microscope: RemoteMicroscope, rng: random.Random) -> None:
+    with microscope.drive():
         print("driving", flush=True)  # noqa: T201
+        camera = microscope.capabilities.detectors[0].name
         while True:
             exposure_id: UUID = uuid4()
             try:
