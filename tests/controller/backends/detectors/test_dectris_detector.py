@@ -336,12 +336,12 @@ def test_a_detector_that_may_have_armed_unheard_is_stopped(counts: NDArray[np.ge
 
 def test_triggering_does_not_wait_for_the_exposure(counts: NDArray[np.generic]) -> None:
     """The beam is open meanwhile: a detector that hangs must not keep it so."""
-    dectris = FakeDectris(counts, hang={"command/trigger": 1.0})
+    dectris = FakeDectris(counts, hang={"command/trigger": 3.0})
     with opened(dectris) as detector:
         detector.arm(JOB)
         began = time.monotonic()
         detector.start()
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 2.0
         assert sum(len(batch.data) for batch in detector.frames(20.0)) == len(counts)
 
 

@@ -253,13 +253,13 @@ def test_triggering_does_not_wait_for_the_answer(counts: NDArray[np.generic]) ->
         answer = merlin._answer
 
         def late(request: str) -> bytes:
-            time.sleep(1.0)
+            time.sleep(3.0)
             return answer(request)
 
         merlin._answer = late  # type: ignore[method-assign]
         began = time.monotonic()
         detector.start()
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 2.0
         assert sum(len(batch.data) for batch in detector.frames(20.0)) == len(counts)
 
 
