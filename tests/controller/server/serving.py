@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import zmq
 from zmq.auth import create_certificates
@@ -62,19 +62,18 @@ class Served:
         return connect(self.url, keys=self.ring.of(role), name=role, role=role)
 
 
-@lru_cache
-def _free_number() -> list[int]:
-    return [0]
-
-
 @contextmanager
 def served(
     guarded: GuardedMicroscope, ring: Keyring, *, lease_ttl_s: float = 2.0
 ) -> Iterator[Served]:
-    """Serve `guarded` over sockets in the folder of the keys."""
-    number = _free_number()
-    number[0] += 1
-    url = f"ipc://{ring.folder}/s{number[0]}"
+    """Serve `guarded` over sockets in a folder of its own: their paths must be short."""
+    with TemporaryDirectory(prefix="lds") as sockets:
+        yield from _serve(guarded, ring, f"ipc://{sockets}/s", lease_ttl_s)
+
+
+def _serve(
+    guarded: GuardedMicroscope, ring: Keyring, url: str, lease_ttl_s: float
+) -> Iterator[Served]:
     endpoints = Endpoints.of(url)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     security = SecurityLog(ring.folder / "security.jsonl")
