@@ -61,8 +61,8 @@ def best_calibration(rows: list[dict[str, Any]]) -> SigmaConstants:
         return float(missed + 0.002 * np.log(sigma).mean())
 
     grid = itertools.product(
-        (1.0, 1.15, 1.3, 1.45, 1.6, 2.0), (0.01, 0.03, 0.06), (0.0, 0.0003, 0.0006, 0.001),
-        (0.0, 0.003, 0.01, 0.03), (1.0, 2.0, 4.0), (0.5, 1.0, 2.0),
+        (1.0, 1.15, 1.3, 1.45, 1.6, 2.0), (0.01, 0.02, 0.03, 0.06), (0.0, 0.0003, 0.0006, 0.001),
+        (0.0, 0.003, 0.01, 0.02, 0.03), (1.0, 2.0, 4.0), (0.5, 1.0, 2.0),
     )  # fmt: skip
     return min((SigmaConstants(*choice) for choice in grid), key=cost)
 

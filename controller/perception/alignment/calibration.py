@@ -35,7 +35,7 @@ class SigmaConstants:
 
 
 CONSTANTS: dict[Effort, SigmaConstants] = {
-    "full": SigmaConstants(1.15, 0.01, 0.0, 0.01, 4.0, 1.0),
+    "full": SigmaConstants(1.0, 0.02, 0.0, 0.02, 4.0, 1.0),
     "first": SigmaConstants(2.0, 0.06, 0.001, 0.04, 3.0, 2.0),
 }
 

@@ -36,6 +36,9 @@ from controller.record.notify.rules import (
 log = logging.getLogger("lodestem.notify")
 
 SAME_CAUSE_S = 1800.0
+FAREWELL_S = 60.0
+"""Longest that the end of a run waits for its notices."""
+_MARGIN_S = 1.0
 LOOK_S = 0.5
 NOTICES_FILE = "notices.jsonl"
 ACKNOWLEDGED_FILE = "acknowledged"
@@ -150,10 +153,23 @@ class PostOffice:
         return True
 
     def close(self) -> None:
-        """Send what waits, for as long as the channels' deadlines allow. Idempotent."""
+        """Send what waits, as long as the channels' deadlines allow, at most `FAREWELL_S`.
+
+        What could not be sent by then is noted as unsent.  Idempotent.
+        """
         self._closing.set()
         self._work.set()
-        self._thread.join(timeout=(len(self._channels) + 1) * self._plan.timeout_s)
+        sends = (len(self._box) + 1) * len(self._channels)
+        self._thread.join(timeout=min(FAREWELL_S, sends * self._plan.timeout_s + _MARGIN_S))
+        while (waiting_yet := self._next()) is not None:
+            for channel in self._channels:
+                self._note(waiting_yet[0], channel.name, "the run ended before its turn", 0.0)
+
+    def _next(self) -> tuple[Notice, bool] | None:
+        try:
+            return self._box.popleft()
+        except IndexError:
+            return None
 
     def _serve(self) -> None:
         while not self._closing.is_set():
@@ -203,8 +219,8 @@ class PostOffice:
         return now_s - age_s
 
     def _empty(self) -> None:
-        while self._box:
-            notice, escalated = self._box.popleft()
+        while (item := self._next()) is not None:
+            notice, escalated = item
             for channel in self._channels:
                 began_s = self._now_s()
                 problem = ""

@@ -182,6 +182,23 @@ def test_a_channel_that_hangs_keeps_nobody_waiting(tmp_path: Path) -> None:
     assert all(note["took_s"] < 5.0 for note in notes)
 
 
+def test_what_the_end_of_a_run_could_not_send_is_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controller.record.notify.post.FAREWELL_S", 0.2)
+    go = threading.Event()
+    stuck = Channel("stuck", lambda notice, run, up: go.wait(10) and None)
+    plan = NotificationPlan(command=("true",))
+    with PostOffice(plan, "night", tmp_path, channels=[stuck]) as post:
+        post.tell(Notice(Severity.FAULT, "a", "first", ""))
+        until(lambda: not post._box)
+        post.tell(Notice(Severity.FAULT, "b", "second", ""))
+    notes = [json.loads(line) for line in (tmp_path / "notices.jsonl").read_text().splitlines()]
+    assert [(note["subject"], note["sent"]) for note in notes] == [("second", False)]
+    assert "ended before its turn" in notes[0]["problem"]
+    go.set()
+
+
 @contextmanager
 def smtp() -> Iterator[tuple[int, list[str]]]:
     """A mail relay that speaks just enough of RFC 5321."""
