@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from scipy import optimize
 
 from models.confidence import Confidence, class_probability, signature, temperature_at
-from models.inference import Fields, network_of, run_network
+from models.inference import Fields, run_network
+from models.network import open_network
 from models.picking import FEATURES, find_candidates
 from models.samples import Sample, acquisition_of, draw_sample
 from models.train_config import TrainConfig
@@ -59,7 +60,7 @@ def calibrate(
     total = config.calibration_scenes
     if total == 0:
         return weights
-    network = network_of(weights)
+    network = open_network(weights)
 
     def answers(numbers: range) -> Iterator[tuple[Sample, Fields]]:
         for k in numbers:

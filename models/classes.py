@@ -21,6 +21,9 @@ class RegionClass(IntEnum):
 
 
 CLASS_NAMES = tuple(c.name.lower() for c in RegionClass)
+N_CLASSES = len(CLASS_NAMES)
+DISTANCE_UNIT_NM = 100.0
+"""The network speaks of distances in units of this."""
 THICK_LIMIT_MFP = 0.8
 """A crystal is thin where its own thickness is at most this many mean free paths."""
 NEIGHBOUR_GAP_NM = 60.0

@@ -10,16 +10,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.inference import Fields
 from models.picking import FEATURES
 from models.weights import Arrays, WeightsError
-
-if TYPE_CHECKING:
-    from models.inference import Fields
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]

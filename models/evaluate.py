@@ -13,7 +13,7 @@ from models.classes import CLASS_NAMES
 from models.confidence import Confidence
 from models.evaluation_scenes import draw_evaluation_scene
 from models.imaging import Scene
-from models.inference import network_of
+from models.network import open_network
 from models.picker import SCORE_TO_ACT, RegionPicker, RegionResult
 from models.truth import judge_picks
 from models.weights import Weights
@@ -73,7 +73,7 @@ def evaluate(
     """
     if not weights.calibration or scenes_per_dose == 0:
         return
-    picker = RegionPicker(network_of(weights), Confidence.from_arrays(weights.calibration))
+    picker = RegionPicker(open_network(weights), Confidence.from_arrays(weights.calibration))
     total, done = len(doses_e_per_px) * scenes_per_dose, 0
     for dose in doses_e_per_px:
         outcomes = []

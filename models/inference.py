@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from models.classes import DISTANCE_UNIT_NM, N_CLASSES
 from models.inputs import Acquisition, network_input
-from models.unet import DISTANCE_UNIT_NM, N_CLASSES, STRIDE, RegionUNet, UNetConfig
-from models.weights import Weights, WeightsError
+from models.network import Network
 
 Floats = NDArray[np.float32]
 TILE_PX = 1024
@@ -38,41 +37,13 @@ class Fields:
     """Mean and spread of the deepest features, averaged over tiles, (2 * width,)."""
 
 
-def network_of(weights: Weights) -> RegionUNet:
-    """Build the network of a weights file, in evaluation mode on the CPU.
-
-    Raises
-    ------
-    WeightsError
-        The arrays do not fit a network of this version.
-    """
-    try:
-        features = tuple(int(n) for n in weights.about["config"]["features"])
-        network = RegionUNet(UNetConfig(features=features))
-        state = {k: torch.from_numpy(v.astype(np.float32)) for k, v in weights.network.items()}
-        missing = network.load_state_dict(state, strict=False)
-    except (KeyError, TypeError, RuntimeError) as problem:
-        raise WeightsError(
-            f"the weights do not fit this version's network ({problem}); nothing was loaded. "
-            f"Reinstall lodestem, or train again with `lodestem train`"
-        ) from problem
-    lacking = [k for k in missing.missing_keys if not k.endswith("num_batches_tracked")]
-    if lacking or missing.unexpected_keys:
-        raise WeightsError(
-            f"the weights lack {len(lacking)} arrays and have {len(missing.unexpected_keys)} "
-            f"unknown ones; nothing was loaded. Reinstall lodestem, or train again"
-        )
-    return network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-@torch.inference_mode()
-def run_network(network: RegionUNet, electrons: Floats, acquisition: Acquisition) -> Fields:
+def run_network(network: Network, electrons: Floats, acquisition: Acquisition) -> Fields:
     """Fields of one image.
 
     Parameters
     ----------
     network
-        In evaluation mode.
+        From :func:`models.network.open_network`.
     electrons
         Electrons per pixel of the working grid, (ny, nx).
     acquisition
@@ -81,27 +52,24 @@ def run_network(network: RegionUNet, electrons: Floats, acquisition: Acquisition
     ny, nx = electrons.shape
     channels = network_input(electrons, acquisition)
     maps = np.empty((N_CLASSES + 3, ny, nx), np.float32)
-    deep, seen = np.zeros(2 * network.config.features[-1]), 0
+    deep: list[Floats] = []
     for rows, cols, core in _tiles(ny, nx):
         tile = channels[:, rows, cols]
         height, width = tile.shape[1:]
-        padding = ((0, 0), (0, -height % STRIDE), (0, -width % STRIDE))
-        x = torch.from_numpy(np.pad(tile, padding, mode="symmetric"))[None]
-        answer = network(x.contiguous(memory_format=torch.channels_last))
-        heads = (answer.log_thickness, answer.distance, answer.pick_logit)
-        stacked = torch.cat([answer.logits[0], *heads]).numpy()[:, :height, :width]
+        padding = ((0, 0), (0, -height % network.stride), (0, -width % network.stride))
+        padded, deepest = network(np.pad(tile, padding, mode="symmetric"))
+        stacked = padded[:, :height, :width]
         r, c = core
         inner = (slice(r.start - rows.start, r.stop - rows.start),
                  slice(c.start - cols.start, c.stop - cols.start))  # fmt: skip
         maps[:, r, c] = stacked[:, inner[0], inner[1]]
-        deep += answer.bottleneck[0].numpy()
-        seen += 1
+        deep.append(deepest)
     return Fields(
         logits=maps[:N_CLASSES],
         thickness_mfp=np.maximum(np.exp(maps[N_CLASSES]) - np.float32(0.1), 0),
         distance_nm=np.maximum(maps[N_CLASSES + 1], 0) * np.float32(DISTANCE_UNIT_NM),
         pick_logit=maps[N_CLASSES + 2],
-        bottleneck=(deep / seen).astype(np.float32),
+        bottleneck=np.mean(deep, axis=0, dtype=np.float32),
     )
 
 

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor
 
+from models.classes import N_CLASSES
 from models.samples import Batch
-from models.unet import N_CLASSES, Answer
+from models.unet import Answer
 
 CLASS_WEIGHTS = (0.6, 0.5, 2.0, 1.5, 3.0, 2.0)
 """Rare and costly classes count more: a dead class must not pay."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite, pi, sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +18,11 @@ from numpy.typing import NDArray
 from models.classes import Mode
 from models.confidence import Confidence, signature
 from models.frames import ImageError, electrons_of
+from models.inference import Fields, run_network
 from models.inputs import Acquisition, working_grid
+from models.network import Network, Runtime, open_network
 from models.picking import Candidate, find_candidates
 from models.weights import load_weights
-
-if TYPE_CHECKING:
-    from models.inference import Fields
-    from models.unet import RegionUNet
 
 Floats = NDArray[np.float32]
 SCORE_TO_ACT = 0.4
@@ -83,23 +81,30 @@ class RegionResult:
 class RegionPicker:
     """U-Net with calibrated confidence; ``load`` one and keep it."""
 
-    def __init__(self, network: RegionUNet, confidence: Confidence) -> None:
+    def __init__(self, network: Network, confidence: Confidence) -> None:
         self._network = network
         self._confidence = confidence
 
     @classmethod
-    def load(cls, weights: Path | None = None) -> RegionPicker:
+    def load(cls, weights: Path | None = None, runtime: Runtime = "auto") -> RegionPicker:
         """Read weights, the shipped ones by default.
+
+        Parameters
+        ----------
+        weights
+            A file of `lodestem train`.
+        runtime
+            "onnx" (needs no torch), "torch", or "auto": onnxruntime where it is installed.
 
         Raises
         ------
         WeightsError
             The file is missing, damaged or of another version.
+        RuntimeMissingError
+            What should run the network is not installed.
         """
-        from models.inference import network_of  # inside: importing the picker needs no torch
-
         loaded = load_weights(weights)
-        return cls(network_of(loaded), Confidence.from_arrays(loaded.calibration))
+        return cls(open_network(loaded, runtime), Confidence.from_arrays(loaded.calibration))
 
     def pick(
         self,
@@ -132,8 +137,6 @@ class RegionPicker:
         ImageError
             The images are not finite, not 2-D, too small, or the numbers make no sense.
         """
-        from models.inference import run_network
-
         electrons = electrons_of(
             images, mode=mode, pixel_size_nm=pixel_size_nm, gain=gain, offset=offset
         )

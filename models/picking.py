@@ -9,18 +9,15 @@ the radius is three quarters of the depth there.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from models.classes import LEAST_RADIUS_NM, NEIGHBOUR_GAP_NM, RegionClass
+from models.inference import Fields
 from models.inputs import Acquisition
 from models.lumps import SHAPE_FEATURES, Lumps, find_lumps
-
-if TYPE_CHECKING:
-    from models.inference import Fields
 
 Floats = NDArray[np.float32]
 MOST_CANDIDATES = 60

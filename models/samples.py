@@ -9,12 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.classes import LEAST_RADIUS_NM
+from models.classes import DISTANCE_UNIT_NM, LEAST_RADIUS_NM
 from models.imaging import ImagingConfig, SurveyImage, take_image
 from models.inputs import Acquisition, binning_of, network_input
 from models.scenes import SceneConfig, draw_specimen
 from models.truth import Truth
-from models.unet import DISTANCE_UNIT_NM
 
 CENTRE_DEPTH_NM = 0.7 * LEAST_RADIUS_NM
 """A 50 nm disc is at least 80 % inside an area if its centre is this deep in it (a strip of

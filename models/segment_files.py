@@ -15,6 +15,7 @@ import numpy as np
 from models.classes import CLASS_NAMES
 from models.frames import ImageError
 from models.image_files import FieldImage, ImageFlags, read_images
+from models.network import Runtime
 from models.overlay import draw_overlay
 from models.picker import RegionPicker, RegionResult
 
@@ -25,6 +26,7 @@ def segment_files(
     *,
     flags: ImageFlags | None = None,
     weights: Path | None = None,
+    runtime: Runtime = "auto",
     overlay: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -42,6 +44,8 @@ def segment_files(
         For what the files do not say.
     weights
         Instead of the shipped ones.
+    runtime
+        What runs the network: "onnx", "torch", or "auto" (onnxruntime where it is installed).
     overlay
         Draw a PNG per field (needs ``out_dir``).
     progress
@@ -59,8 +63,10 @@ def segment_files(
         An input cannot be used; fields before it are already written.
     WeightsError
         The weights cannot be used; nothing was written.
+    RuntimeMissingError
+        What should run the network is not installed; nothing was written.
     """
-    picker = RegionPicker.load(weights)
+    picker = RegionPicker.load(weights, runtime)
     fields = read_images(inputs, flags)
     regions: dict[str, Any] = {}
     if out_dir is not None:

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from models.calibration import calibrate
 from models.evaluate import Metrics, evaluate
-from models.inference import network_of
 from models.losses import region_loss
 from models.model_card import write_model_card
 from models.samples import Batch, draw_sample, make_batch
+from models.torch_network import module_of
 from models.train_config import TrainConfig
 from models.unet import RegionUNet, UNetConfig
 from models.weights import Weights, load_weights, save_weights
@@ -98,7 +98,7 @@ def fit(
     torch.manual_seed(config.seed)
     network = RegionUNet(UNetConfig(features=config.features)).to(device)
     if config.start_from is not None:
-        network.load_state_dict(network_of(load_weights(config.start_from)).state_dict())
+        network.load_state_dict(module_of(load_weights(config.start_from)).state_dict())
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = {k: v.detach().clone() for k, v in network.state_dict().items()}
     optimiser = torch.optim.AdamW(

@@ -15,14 +15,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 
-from models.classes import CLASS_NAMES
+from models.classes import N_CLASSES
 from models.inputs import CHANNELS
-
-N_CLASSES = len(CLASS_NAMES)
-STRIDE = 32
-"""Heights and widths must be multiples of this."""
-DISTANCE_UNIT_NM = 100.0
-"""The distance head speaks in units of this."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -107,7 +107,7 @@ def _tilt_line(name: str, record: dict[str, Any]) -> str:
     )
 
 
-def segment_command(
+def segment_command(  # noqa: PLR0913  (one per flag)
     inputs: list[Path],
     *,
     pixel_size_nm: float | None,
@@ -116,16 +116,21 @@ def segment_command(
     offset: float | None,
     out: Path | None,
     overlay: bool,
+    weights: Path | None,
+    runtime: str,
     as_json: bool,
 ) -> None:
     """Find regions in image files."""
     with command("segment", as_json=as_json) as output:
-        all_exist(inputs)
+        all_exist([*inputs, *([weights] if weights else [])])
         from models.frames import ImageError
         from models.image_files import ImageFlags
+        from models.network import Runtime, RuntimeMissingError
         from models.segment_files import segment_files
         from models.weights import WeightsError
 
+        if runtime not in get_args(Runtime):
+            raise InputError(f"--runtime is {runtime!r}", f"one of {', '.join(get_args(Runtime))}")
         if overlay and out is None:
             raise InputError("--overlay needs --out", "give the folder for the pictures")
         try:
@@ -133,10 +138,18 @@ def segment_command(
                 {"mode": mode, "pixel_size_nm": pixel_size_nm, "gain": gain, "offset": offset}
             )
             with bar(output, "images") as advance:
-                result = segment_files(inputs, out, flags=flags, overlay=overlay, progress=advance)
+                result = segment_files(
+                    inputs,
+                    out,
+                    flags=flags,
+                    weights=weights,
+                    runtime=cast(Runtime, runtime),
+                    overlay=overlay,
+                    progress=advance,
+                )
         except ValidationError as error:
             raise InputError(_flags(error), "see `lodestem segment --help`") from error
-        except (ImageError, WeightsError) as error:
+        except (ImageError, WeightsError, RuntimeMissingError) as error:
             raise InputError(str(error)) from error
         lines = []
         for name, field in result.items():

@@ -73,6 +73,10 @@ def segment(
     offset: Annotated[float | None, typer.Option(help="Detector value of no electron.")] = None,
     out: Out = None,
     overlay: Annotated[bool, typer.Option(help="Draw a PNG per image.")] = False,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights of `lodestem train` instead of the shipped ones.")
+    ] = None,
+    runtime: Annotated[str, typer.Option(help="auto, onnx (needs no torch) or torch.")] = "auto",
     as_json: Json = False,
 ) -> None:
     """Find usable crystals in survey pictures.
@@ -89,6 +93,8 @@ def segment(
         offset=offset,
         out=out,
         overlay=overlay,
+        weights=weights,
+        runtime=runtime,
         as_json=as_json,
     )
 
