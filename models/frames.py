@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.classes import Mode
+from models.drift import sum_frames
 
 LEAST_SIDE_PX = 16
 MOST_BAD_SHARE = 0.005
@@ -27,8 +28,8 @@ def electrons_of(
     pixel_size_nm: float,
     gain: float,
     offset: float,
-) -> NDArray[np.float32]:
-    """Detected electrons per pixel of the summed frames.
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Detected electrons per pixel of the summed frames, their drift taken out.
 
     Parameters
     ----------
@@ -39,7 +40,7 @@ def electrons_of(
 
     Returns
     -------
-    float32, (ny, nx).
+    Electrons, float32 (ny, nx), and the shift of each frame against the first, (frame, 2) pixels.
 
     Raises
     ------
@@ -55,8 +56,15 @@ def electrons_of(
             f"{bad} of {stack.size} values are NaN or infinite; nothing was picked. "
             f"Mend dead pixels, or take the frame again"
         )
-    total = stack.sum(axis=0, dtype=np.float64) - stack.shape[0] * offset
-    return mend_bad_pixels(np.asarray(total / gain, np.float32))
+    if len(stack) == 1:
+        electrons = np.asarray((stack[0].astype(np.float64) - offset) / gain, np.float32)
+        return mend_bad_pixels(electrons), np.zeros((1, 2), np.int64)
+    # a bad pixel stands still while the specimen drifts, so it is mended first
+    frames = [mend_bad_pixels(np.asarray((f - offset) / gain, np.float32)) for f in stack]
+    total, shifts = sum_frames(np.stack(frames))
+    if not shifts.any():
+        total = np.asarray((stack.sum(axis=0, dtype=np.float64) - len(stack) * offset) / gain)
+    return mend_bad_pixels(np.asarray(total, np.float32)), shifts
 
 
 def mend_bad_pixels(electrons: NDArray[np.float32]) -> NDArray[np.float32]:

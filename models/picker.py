@@ -76,6 +76,8 @@ class RegionResult:
     out_of_distribution: bool
     unfamiliarity: float
     """Distance from the training scenes in units of the limit."""
+    drift_px: tuple[tuple[int, int], ...] = ((0, 0),)
+    """Shift of each frame against the first, (row, column) pixels; taken out before summing."""
 
 
 class RegionPicker:
@@ -122,7 +124,7 @@ class RegionPicker:
         ----------
         images
             One image (ny, nx) or several frames of one field (frame, ny, nx) of raw detector
-            values; frames are aligned and are summed.
+            values; frames are summed on the grid of the first, drift taken out.
         mode
             "BF" or "HAADF".
         pixel_size_nm
@@ -137,7 +139,7 @@ class RegionPicker:
         ImageError
             The images are not finite, not 2-D, too small, or the numbers make no sense.
         """
-        electrons = electrons_of(
+        electrons, shifts = electrons_of(
             images, mode=mode, pixel_size_nm=pixel_size_nm, gain=gain, offset=offset
         )
         if incident_electrons_per_px is not None and not (
@@ -173,6 +175,7 @@ class RegionPicker:
             else None,
             out_of_distribution=foreign,
             unfamiliarity=unfamiliarity,
+            drift_px=tuple((int(y), int(x)) for y, x in shifts),
         )
 
     def _rank(

@@ -99,6 +99,7 @@ def as_record(field: FieldImage, result: RegionResult) -> dict[str, Any]:
         "electrons_per_px_wanted": result.electrons_per_px_wanted,
         "out_of_distribution": result.out_of_distribution,
         "unfamiliarity": result.unfamiliarity,
+        "drift_px": [list(shift) for shift in result.drift_px],
         "mode": field.mode,
         "pixel_size_nm": field.pixel_size_nm,
         "shape": list(result.labels.shape),
