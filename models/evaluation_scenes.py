@@ -8,6 +8,7 @@ follows ``1 - exp(-t/mfp_adf)``.  Only the definition of what is true (``truth``
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -42,6 +43,16 @@ def draw_evaluation_scene(
     shape, mode, pixel_size_nm
         Grid, imaging mode (BF in 60 % by default) and pixel size (4-12 nm by default).
     """
+    specimen, mode = _specimen(rng, shape, mode, pixel_size_nm)
+    return Scene(specimen, next(_expose(rng, specimen, mode, [electrons_per_px])))
+
+
+def _specimen(
+    rng: np.random.Generator,
+    shape: tuple[int, int],
+    mode: Mode | None,
+    pixel_size_nm: float | None,
+) -> tuple[Specimen, Mode]:
     pixel = pixel_size_nm or float(rng.uniform(4, 12))
     mode = mode or ("BF" if rng.random() < 0.6 else "HAADF")
     film = _film(rng, shape, pixel)
@@ -56,8 +67,7 @@ def draw_evaluation_scene(
         if excitable:
             diffraction[crystal.box] += np.float32(rng.beta(1, 5)) * (crystal.mfp > 0)
     truth = truth_of(crystals, film_mfp=film, dirt_mfp=dirt, bars=bars, pixel_size_nm=pixel)
-    specimen = Specimen(pixel, film, crystal_mfp, dirt, bars, diffraction, truth=truth)
-    return Scene(specimen, _expose(rng, specimen, mode, electrons_per_px))
+    return Specimen(pixel, film, crystal_mfp, dirt, bars, diffraction, truth=truth), mode
 
 
 def _film(rng: np.random.Generator, shape: tuple[int, int], pixel_nm: float) -> Floats:
@@ -172,9 +182,33 @@ def _prism(
     return Footprint(int(low[0]), int(low[1]), np.maximum(mfp, 0).astype(np.float32))
 
 
+def draw_evaluation_frames(
+    rng: np.random.Generator,
+    *,
+    electrons_per_px: Sequence[float],
+    shape: tuple[int, int] = (512, 512),
+    mode: Mode | None = None,
+    pixel_size_nm: float | None = None,
+) -> list[Scene]:
+    """Draw one specimen and several exposures of it, independent but by the same detector.
+
+    Parameters
+    ----------
+    rng
+        Source of randomness.
+    electrons_per_px
+        Mean detected electrons per pixel of each exposure.
+    shape, mode, pixel_size_nm
+        As for :func:`draw_evaluation_scene`.
+    """
+    specimen, mode = _specimen(rng, shape, mode, pixel_size_nm)
+    return [Scene(specimen, image) for image in _expose(rng, specimen, mode, electrons_per_px)]
+
+
 def _expose(
-    rng: np.random.Generator, specimen: Specimen, mode: Mode, electrons_per_px: float
-) -> SurveyImage:
+    rng: np.random.Generator, specimen: Specimen, mode: Mode, doses_e_per_px: Sequence[float]
+) -> Iterator[SurveyImage]:
+    """One image per dose: the same light and the same detector, new electrons."""
     total = specimen.film_mfp + specimen.crystal_mfp + specimen.dirt_mfp
     if mode == "BF":
         signal = np.exp(-total - specimen.diffraction)
@@ -190,28 +224,31 @@ def _expose(
     k = np.sqrt(np.fft.fftfreq(ny)[:, None] ** 2 + np.fft.rfftfreq(nx)[None, :] ** 2)
     transfer = np.exp(-k * rng.uniform(0.2, 1.6))
     signal = np.maximum(np.fft.irfft2(np.fft.rfft2(signal) * transfer, s=signal.shape), 0)
-    per_signal = electrons_per_px / float(signal.mean())
-    counts = rng.poisson(signal * per_signal).astype(np.float32)
     detector: Literal["counting", "integrating", "scan"] = "counting"
-    gain, offset = 1.0, 0.0
+    gain, offset, spread, noise = 1.0, 0.0, 0.0, 0.0
     chosen = rng.random()
     if chosen > 0.4:
         detector = "integrating" if chosen < 0.75 else "scan"
         gain, offset = float(rng.uniform(5, 300)), float(rng.uniform(0, 100))
-        spread = rng.uniform(0.1, 0.7)
-        heights = rng.gamma(np.maximum(counts, 1e-3) / spread, spread)
-        counts = np.where(counts > 0, heights, 0).astype(np.float32)
+        spread, noise = rng.uniform(0.1, 0.7), rng.uniform(0.01, 0.1)
+    known = rng.random() < 0.5
+    for dose in doses_e_per_px:
+        per_signal = dose / float(signal.mean())
+        counts = rng.poisson(signal * per_signal).astype(np.float32)
+        if spread:
+            heights = rng.gamma(np.maximum(counts, 1e-3) / spread, spread)
+            counts = np.where(counts > 0, heights, 0).astype(np.float32)
         if detector == "integrating":
-            counts = np.fft.irfft2(np.fft.rfft2(counts) * transfer, s=counts.shape).astype(
-                np.float32
-            )
-        counts += np.float32(rng.uniform(0.01, 0.1)) * rng.standard_normal(counts.shape, np.float32)
-    return SurveyImage(
-        values=np.asarray(counts * gain + offset, np.float32),
-        mode=mode,
-        pixel_size_nm=specimen.pixel_size_nm,
-        gain=gain,
-        offset=offset,
-        detector=detector,
-        incident_electrons_per_px=per_signal if rng.random() < 0.5 else None,
-    )
+            smeared = np.fft.irfft2(np.fft.rfft2(counts) * transfer, s=counts.shape)
+            counts = smeared.astype(np.float32)
+        if noise:
+            counts += np.float32(noise) * rng.standard_normal(counts.shape, np.float32)
+        yield SurveyImage(
+            values=np.asarray(counts * gain + offset, np.float32),
+            mode=mode,
+            pixel_size_nm=specimen.pixel_size_nm,
+            gain=gain,
+            offset=offset,
+            detector=detector,
+            incident_electrons_per_px=per_signal if known else None,
+        )

@@ -27,6 +27,8 @@ from models.weights import load_weights
 Floats = NDArray[np.float32]
 SCORE_TO_ACT = 0.4
 """Below this best score the picker abstains."""
+SURE = 0.8
+"""A best score of this needs no further look."""
 SCORE_TO_LIST = 0.03
 LEAST_ELECTRONS = 50.0
 """An image with fewer electrons in all says nothing."""
@@ -71,8 +73,8 @@ class RegionResult:
     electrons_per_px: float
     """Mean detected electrons per pixel of the summed image."""
     electrons_per_px_wanted: float | None
-    """Detected electrons per pixel at which an answer may be expected; None if more would not
-    help or none are needed."""
+    """Detected electrons per pixel at which a surer answer may be expected; None if more would
+    not help or none are needed."""
     out_of_distribution: bool
     unfamiliarity: float
     """Distance from the training scenes in units of the limit."""
@@ -171,7 +173,7 @@ class RegionPicker:
             reason=reason,
             electrons_per_px=dose,
             electrons_per_px_wanted=_wanted(candidates, dose, pixel_size_nm)
-            if abstained and not foreign
+            if not foreign and max((p.score for p in picks), default=0.0) < SURE
             else None,
             out_of_distribution=foreign,
             unfamiliarity=unfamiliarity,

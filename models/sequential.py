@@ -1,0 +1,104 @@
+"""Expose until the picker is sure, or more electrons would not help.
+
+A survey frame costs little and a visit to the wrong place much, so a field is first exposed
+briefly; as long as the best pick is not sure, more frames of it are summed.  The rule looks at the
+calibrated probability of the picker, which holds at every dose, so several looks at one field do
+not inflate it more than its calibration error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.picker import SURE, RegionResult
+
+
+@dataclass(frozen=True)
+class ExposureRule:
+    """When a field has been looked at enough.
+
+    All doses are mean detected electrons per pixel, of all frames together.
+    """
+
+    sure: float = SURE
+    """The best pick is right with this probability: stop."""
+    first_e_per_px: float = 0.2
+    most_e_per_px: float = 12.8
+    growth: float = 4.0
+    """A further look is at most so many times the dose before."""
+
+    def __post_init__(self) -> None:
+        if not (0 < self.sure <= 1 and 0 < self.first_e_per_px <= self.most_e_per_px):
+            raise ValueError(
+                f"sure is {self.sure:g} and the doses run from {self.first_e_per_px:g} to "
+                f"{self.most_e_per_px:g} e/px; wanted 0 < sure <= 1 and 0 < first <= most"
+            )
+        if not self.growth > 1:
+            raise ValueError(f"growth is {self.growth:g}; a further look must add dose (above 1)")
+
+    def further(self, result: RegionResult, taken_e_per_px: float) -> tuple[float, str]:
+        """How many more electrons per pixel to take, 0 to stop, and why.
+
+        Parameters
+        ----------
+        result
+            What the picker said of all frames so far.
+        taken_e_per_px
+            Their dose.
+        """
+        best = max((p.score for p in result.picks), default=0.0)
+        if result.out_of_distribution:
+            return 0.0, "the image is foreign: more of it does not help"
+        if best >= self.sure:
+            return 0.0, f"the best pick is right with probability {best:.2f}"
+        if taken_e_per_px >= 0.999 * self.most_e_per_px:
+            return 0.0, f"the most that may be spent here, {self.most_e_per_px:g} e/px, is spent"
+        wanted = result.electrons_per_px_wanted
+        if wanted is None:
+            return 0.0, (
+                f"at {taken_e_per_px:.3g} e/px a crystal would be seen; more electrons would not "
+                f"make the best pick ({best:.2f}) surer"
+            )
+        goal = min(max(wanted, 2 * taken_e_per_px), self.growth * taken_e_per_px)
+        goal = min(goal, self.most_e_per_px)
+        return goal - taken_e_per_px, f"the best pick is right with probability {best:.2f} only"
+
+
+@dataclass(frozen=True)
+class Look:
+    """One decision on the way."""
+
+    taken_e_per_px: float
+    result: RegionResult
+    why: str
+
+
+def expose(
+    rule: ExposureRule,
+    take: Callable[[float], NDArray[np.float32]],
+    pick: Callable[[NDArray[np.float32]], RegionResult],
+) -> Iterator[Look]:
+    """Take frames of one field until the rule is content; the last look is the answer.
+
+    Parameters
+    ----------
+    rule
+        Decides.
+    take
+        Exposes for so many electrons per pixel more and gives the electrons found, (ny, nx).
+    pick
+        The picker, given the sum so far.
+    """
+    total: NDArray[np.float32] | None = None
+    taken, more = 0.0, rule.first_e_per_px
+    while more > 0:
+        frame = take(more)
+        total = frame if total is None else total + frame
+        taken += more
+        result = pick(total)
+        more, why = rule.further(result, taken)
+        yield Look(taken, result, why)
