@@ -204,6 +204,49 @@ def train_command(
         )
 
 
+def fine_tune_command(
+    corrections: list[Path],
+    *,
+    out: Path,
+    weights: Path | None,
+    steps: int,
+    tolerance: float,
+    seed: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Learn from corrected survey images."""
+    with command("fine-tune", as_json=as_json, quiet=quiet) as output:
+        all_exist([*corrections, *([weights] if weights else [])])
+        from models.classes import CLASS_NAMES
+        from models.corrections import read_corrections
+        from models.fine_tune import FineTuning, fine_tune
+        from models.weights import load_weights
+
+        try:
+            given = read_corrections(corrections)
+            settings = FineTuning(steps=steps, tolerance=tolerance, seed=seed)
+            done = fine_tune(load_weights(weights), given, out, settings, _tenths(output))
+        except ValueError as error:  # images, weights, settings, and the refusal itself
+            raise InputError(str(error)) from error
+        iou = {
+            name: {"before": before, "after": after}
+            for name, before, after in zip(
+                CLASS_NAMES, done.iou_before, done.iou_after, strict=True
+            )
+        }
+        output.result(
+            {
+                "weights": str(done.weights),
+                "right_before": done.right_before,
+                "right_after": done.right_after,
+                "iou": iou,
+            },
+            f"{done.weights}: {done.right_before:.3f} to {done.right_after:.3f} of the corrected "
+            f"pixels right; no class lost on drawn scenes",
+        )
+
+
 def _tenths(output: Output) -> Callable[[str, int, int, float], None]:
     """One line per stage and tenth of it."""
     said: dict[str, int] = {}

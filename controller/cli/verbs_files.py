@@ -217,3 +217,35 @@ def train(
     train_command = verb("files", "train_command")
 
     train_command(config=config, out=out, seed=seed, as_json=as_json, quiet=quiet)
+
+
+@app.command(name="fine-tune")
+def fine_tune(
+    corrections: Annotated[
+        list[Path], typer.Argument(help="Image stacks with /images/<id> and /labels/<id>.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the new weights.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights to start from; the shipped ones by default.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1)] = 200,
+    tolerance: Annotated[
+        float, typer.Option(min=0.0, help="Loss of IoU of any class on drawn scenes to accept.")
+    ] = 0.01,
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Learn from corrected survey pictures; refused if any class gets worse on drawn scenes."""
+    fine_tune_command = verb("files", "fine_tune_command")
+
+    fine_tune_command(
+        corrections,
+        out=out,
+        weights=weights,
+        steps=steps,
+        tolerance=tolerance,
+        seed=seed,
+        as_json=as_json,
+        quiet=quiet,
+    )
