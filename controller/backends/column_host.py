@@ -29,11 +29,11 @@ from controller.hardware.errors import MicroscopeError, ProtocolError, RefusedEr
 from controller.hardware.values import (
     Axis,
     DetectorJob,
-    FrameBatch,
     Frozen,
     LongOperation,
     OpticsChange,
     Scan,
+    ScanBatch,
 )
 from controller.hardware.wire.clocks import clock_facts
 from controller.hardware.wire.endpoints import Endpoints
@@ -78,7 +78,7 @@ class ColumnHost:
                 f"on this one only. Use ipc://PATH or tcp://127.0.0.1:PORT"
             )
         self._adapter = adapter
-        self._streams: dict[int, Iterator[FrameBatch]] = {}
+        self._streams: dict[int, Iterator[ScanBatch]] = {}
         self._numbers = itertools.count(1)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.ended = threading.Event()
