@@ -15,7 +15,7 @@ from uuid import uuid4
 import pytest
 
 from controller.backends.column import ColumnAdapter
-from controller.hardware.errors import AlreadyExposedError, ReplyTimeoutError
+from controller.hardware.errors import AlreadyExposedError, ReplyTimeoutError, StoppedByOtherError
 from controller.hardware.faults import NoFaults, faults_of
 from controller.hardware.values import Exposure, Frame, Purpose
 from controller.safety.ledger_store import read_ledger
@@ -68,7 +68,8 @@ def test_a_link_that_is_cut_in_the_middle_of_an_exposure(served: Path) -> None:
         lost = picture(camera)
         with microscope.drive():
             assert isinstance(microscope.expose(picture(camera).replace(duration_s=0.1)), Frame)
-            with pytest.raises(ReplyTimeoutError, match="outcome is unknown"):
+            # it gives up by itself, or is told first: answers still arrive
+            with pytest.raises((ReplyTimeoutError, StoppedByOtherError), match=r"unknown|silent"):
                 microscope.expose(lost)
     seen = column.extra("witness")
     assert not seen["beam_on"]
