@@ -40,7 +40,6 @@ import zmq
 from numpy.typing import NDArray
 
 from controller.backends.detectors.arrivals import (
-    BATCH_BYTES,
     Arrival,
     FrameArrived,
     Gathering,
@@ -50,6 +49,7 @@ from controller.backends.detectors.arrivals import (
 from controller.backends.detectors.dectris.messages import SeriesEnd, SeriesImage
 from controller.backends.detectors.dectris.receiver import StreamReceiver
 from controller.backends.detectors.dectris.stream_v2 import parse_v2
+from controller.backends.detectors.keeping import BLOCK_BYTES
 from controller.backends.detectors.series_tally import SeriesTally
 from controller.hardware.clock import WallClock
 from recon.dataset import ScanFileWriter, ScanHeader, events_from_dense, open_scan
@@ -207,7 +207,7 @@ class Stream:
         receiver = StreamReceiver("127.0.0.1", port, MAX_MESSAGE_BYTES)
         with ScanFileWriter(path, scan_header(count)) as writer:
             for batch in batches(self.arrivals(receiver), tally, how, 600.0):
-                writer.append_dense(batch.data)
+                writer.append_events(batch.pixel, batch.count)
         seconds = time.perf_counter() - began
         receiver.close()
         tally.report().check()
@@ -269,8 +269,8 @@ class InMemory:
     sending: Sending
 
     def count(self) -> None:
-        """To events, in pieces as large as a batch."""
-        step = BATCH_BYTES // FRAME_BYTES
+        """To events, in pieces of the size that the product counts at once."""
+        step = BLOCK_BYTES // FRAME_BYTES
         for first in range(0, DISTINCT, step):
             events_from_dense(self.frames[first : first + step])
 

@@ -4,8 +4,8 @@
 
 Everything runs on this machine over Unix sockets, with CURVE keys, client and server in one
 process (they share the interpreter, so these are lower bounds).  Prints questions per second and
-frames of 512 x 512 per second, and their ratio to a bare ZeroMQ echo of the same bytes; the
-latency of STOP while a move is under way, median and worst.
+small frames (of a fake camera) per second, and their ratio to a bare ZeroMQ echo of the same
+bytes; the latency of STOP while a move is under way, median and worst.
 """
 
 from __future__ import annotations

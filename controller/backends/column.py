@@ -18,6 +18,7 @@ from controller.hardware.errors import (
     ReplyTimeoutError,
     UnreachableError,
 )
+from controller.hardware.faults import FaultSource, NoFaults, kind_of
 from controller.hardware.values import (
     Axis,
     AxisState,
@@ -95,6 +96,7 @@ class ColumnAdapter:
         self._capabilities = Capabilities.model_validate(hello["capabilities"])
         self._calibration = Calibration.model_validate(hello["calibration"])
         self._clock = clock_of(hello, self._link)
+        self._has_faults = bool(hello["injectable"])
 
     def _ask(self, verb: str, args: dict[str, Any] | None = None, *, within_s: float = 0.0) -> Any:  # noqa: ANN401
         return self._link.ask(verb, args, timeout_s=ANSWER_S + within_s)[0]
@@ -210,6 +212,11 @@ class ColumnAdapter:
         """What only a simulated column offers: ``witness``, ``inject_fault`` and the like."""
         return self._ask("extra", {"name": name, "args": list(args)})
 
+    @property
+    def injected(self) -> FaultSource:
+        """The faults that were asked for; none if the column is no simulated one."""
+        return _RemoteFaults(self._link) if self._has_faults else NoFaults()
+
     def close(self) -> None:
         """Blank and let go; the column lives on unless it was to end with this."""
         try:
@@ -220,6 +227,28 @@ class ColumnAdapter:
             pass
         finally:
             self._link.close()
+
+
+class _RemoteFaults:
+    """The `FaultSource` of a hosted column."""
+
+    def __init__(self, link: Requester) -> None:
+        self._link = link
+
+    def strikes(self, name: str) -> bool:
+        """See `FaultSource.strikes`."""
+        return bool(self._ask("strikes", kind_of(name).name))
+
+    def is_on(self, name: str) -> bool:
+        """See `FaultSource.is_on`."""
+        return bool(self._ask("is_on", kind_of(name).name))
+
+    def count(self, what: str) -> None:
+        """See `FaultSource.count`."""
+        self._ask("count", what)
+
+    def _ask(self, how: str, what: str) -> object:
+        return self._link.ask("fault", {"how": how, "what": what}, timeout_s=ANSWER_S)[0]
 
 
 def _only(arrays: list[Array]) -> Array:

@@ -26,14 +26,15 @@ import zmq
 from controller.backends.registry import OptionValue, load_adapter_factory
 from controller.hardware.contract import Adapter
 from controller.hardware.errors import MicroscopeError, ProtocolError, RefusedError
+from controller.hardware.faults import Injectable, faults_of
 from controller.hardware.values import (
     Axis,
     DetectorJob,
-    FrameBatch,
     Frozen,
     LongOperation,
     OpticsChange,
     Scan,
+    ScanBatch,
 )
 from controller.hardware.wire.clocks import clock_facts
 from controller.hardware.wire.endpoints import Endpoints
@@ -78,7 +79,7 @@ class ColumnHost:
                 f"on this one only. Use ipc://PATH or tcp://127.0.0.1:PORT"
             )
         self._adapter = adapter
-        self._streams: dict[int, Iterator[FrameBatch]] = {}
+        self._streams: dict[int, Iterator[ScanBatch]] = {}
         self._numbers = itertools.count(1)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.ended = threading.Event()
@@ -127,6 +128,7 @@ class ColumnHost:
             "stream.begin": self._begin_stream,
             "stream.next": self._next_batch,
             "abort": lambda args: _done(adapter.abort),
+            "fault": self._fault,
             "extra": self._extra,
             "end": lambda args: _done(self.ended.set),
         }
@@ -135,6 +137,7 @@ class ColumnHost:
         return {
             "capabilities": self._adapter.capabilities.model_dump(mode="json"),
             "calibration": self._adapter.calibration.model_dump(mode="json"),
+            "injectable": isinstance(self._adapter, Injectable),
             "extras": sorted(name for name in EXTRAS if hasattr(self._adapter, name)),
             **clock_facts(self._adapter.clock),
         }
@@ -160,6 +163,19 @@ class ColumnHost:
         if name not in EXTRAS or not hasattr(self._adapter, name):
             raise ProtocolError(f"this column offers no {name!r}")
         return getattr(self._adapter, name)(*args.get("args", ())), ()
+
+    def _fault(self, args: Mapping[str, Any]) -> Answer:
+        """What is due, for whoever plays the faults outside the column."""
+        source, what = faults_of(self._adapter), str(args["what"])
+        match args["how"]:
+            case "strikes":
+                return source.strikes(what), ()
+            case "is_on":
+                return source.is_on(what), ()
+            case "count":
+                return _done(source.count, what)
+            case other:
+                raise ProtocolError(f"a column cannot be asked {other!r} about its faults")
 
     def close(self) -> None:
         """Stop listening and close the adapter, which blanks. Idempotent."""

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -19,6 +19,7 @@ from controller.cli.output import InputError, Output, command
 from controller.hardware.errors import UnreachableError
 from controller.hardware.values import Condition
 from controller.hardware.wire.endpoints import Keys, load_keys, make_keys, public_text
+from controller.injection.night import hooks_for
 from controller.server.allowed import AllowList, Client, load_allowed, save_allowed
 from controller.server.client import RemoteMicroscope, connect, stop_now
 from controller.server.config import ServerConfig, load_server_config
@@ -42,7 +43,8 @@ def serve_command(path: Path, *, check: bool, as_json: bool) -> None:
         if check:
             output.result({"valid": True}, f"{path} is a valid server configuration")
             return
-        _serve(config, output)
+        asked = config.driver.options.get("faults", ())
+        _serve(config, output, asked if isinstance(asked, tuple | list) else ())
 
 
 def serve_simulated_command(
@@ -72,7 +74,7 @@ def serve_simulated_command(
                     "budgets": SIMULATED_BUDGETS,
                 }
             )
-            _serve(config, output)
+            _serve(config, output, faults)
 
 
 @contextmanager
@@ -124,7 +126,7 @@ def _await_column(process: subprocess.Popen[bytes], address: str) -> None:
     raise UnreachableError(f"the simulated column did not come up within {COLUMN_S:g} s")
 
 
-def _serve(config: ServerConfig, output: Output) -> None:
+def _serve(config: ServerConfig, output: Output, faults: Sequence[str] = ()) -> None:
     ended = threading.Event()
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -133,7 +135,7 @@ def _serve(config: ServerConfig, output: Output) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
     try:
-        with serving(config) as running:
+        with serving(config, hooks_for(faults)) as running:
             _announce(config, running, output)
             guarded = running.watchdog is not None
             while not ended.wait(0.2):

@@ -27,7 +27,6 @@ from controller.hardware.values import (
     DoseReading,
     Exposure,
     Frame,
-    FrameBatch,
     LongOperation,
     LongOperationResult,
     MoveResult,
@@ -35,6 +34,7 @@ from controller.hardware.values import (
     OpticsState,
     PartialPose,
     RawFrame,
+    ScanBatch,
     ScanReceipt,
     Settle,
     StageLimits,
@@ -240,7 +240,7 @@ class Adapter(Protocol):
             Nothing came in `timeout_s`.
         """
 
-    def stream(self, timeout_s: float) -> Iterator[FrameBatch]:
+    def stream(self, timeout_s: float) -> Iterator[ScanBatch]:
         """Yield the frames of the armed scan as they come; ends with the scan, or with `abort`.
 
         Raises
@@ -264,8 +264,8 @@ class ScanSink(Protocol):
     ) -> None:
         """Open the file of this scan."""
 
-    def append(self, batch: FrameBatch) -> None:
-        """Count and commit consecutive frames."""
+    def append(self, batch: ScanBatch) -> None:
+        """Count, if that is not done yet, and commit consecutive frames."""
 
     def finish(self) -> tuple[str, int, str]:
         """Close the file; return (uri, committed frames, sha256)."""

@@ -24,7 +24,7 @@ class Place(StrEnum):
     DISK = "disk"
     """Where scans are written: `controller.injection.disk`."""
     LINK = "link"
-    """Between client and server: `controller.injection.link`, for a proxy in between."""
+    """Between client and server: `controller.injection.link`, at the lanes of a server."""
     PROCESS = "process"
     """The programs themselves: `controller.injection.process`."""
     PERCEPTION = "perception"

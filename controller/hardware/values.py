@@ -410,6 +410,55 @@ class FrameBatch:
     first_sequence: int
     data: NDArray[np.generic]
 
+    def __len__(self) -> int:
+        """How many frames these are."""
+        return len(self.data)
+
+    def part(self, start: int, stop: int) -> FrameBatch:
+        """The frames `start` to `stop` of these."""
+        return FrameBatch(self.job_id, self.first_sequence + start, self.data[start:stop])
+
+
+@dataclass(frozen=True)
+class CountedBatch:
+    """Consecutive frames of a scan as lists of electrons, the way they are stored."""
+
+    job_id: UUID
+    first_sequence: int
+    frame_shape: tuple[int, int]
+    pixel: NDArray[np.unsignedinteger]
+    """``row * width + column`` of every electron, frame after frame."""
+    count: NDArray[np.uint32]
+    """Electrons of each frame, (n,)."""
+
+    def __len__(self) -> int:
+        """How many frames these are."""
+        return len(self.count)
+
+    def part(self, start: int, stop: int) -> CountedBatch:
+        """The frames `start` to `stop` of these."""
+        first, last = (int(self.count[:n].sum(dtype=np.int64)) for n in (start, stop))
+        return CountedBatch(
+            self.job_id,
+            self.first_sequence + start,
+            self.frame_shape,
+            self.pixel[first:last],
+            self.count[start:stop],
+        )
+
+    @property
+    def data(self) -> NDArray[np.uint32]:
+        """Dense counts, uint32, (n, det_y, det_x); made anew each time."""
+        n_pixels = self.frame_shape[0] * self.frame_shape[1]
+        frame = np.repeat(np.arange(len(self)), self.count)
+        index = frame * n_pixels + self.pixel
+        counts = np.bincount(index, minlength=len(self) * n_pixels)
+        return counts.astype(np.uint32).reshape(-1, *self.frame_shape)
+
+
+ScanBatch = FrameBatch | CountedBatch
+"""What a detector delivers of a scan; both hold frames in their order."""
+
 
 # --- calibration and capabilities ---------------------------------------------------------
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from controller.hardware.clock import Clock
 from controller.hardware.contract import ScanSink
 from controller.hardware.faults import FaultSource
-from controller.hardware.values import Exposure, FrameBatch, OpticsState, StagePose
+from controller.hardware.values import Exposure, OpticsState, ScanBatch, StagePose
 
 SLOW_S = 2.0
 """What one write takes on a slow disk."""
@@ -29,7 +29,7 @@ class FaultyDisk:
         """As the inner sink."""
         self._inner.begin(exposure, optics, pose, detector)
 
-    def append(self, batch: FrameBatch) -> None:
+    def append(self, batch: ScanBatch) -> None:
         """As the inner sink, late or never.
 
         Raises

@@ -1,7 +1,7 @@
-"""A link that loses, holds back, swaps and repeats messages; for a proxy between client and server.
+"""A link that loses, holds back, swaps and repeats messages, between a lane and its clients.
 
-The proxy hands over every message and sends on what comes back.  It knows nothing of the protocol:
-a message is whatever the transport carries, one list of parts.
+The lane hands over every message and goes on with what comes back.  Nothing here knows of the
+protocol: a message is whatever the transport carries, one list of parts.
 """
 
 from __future__ import annotations

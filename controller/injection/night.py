@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from controller.decision.approval import Approver
 from controller.decision.rig import Eyes
 from controller.hardware.clock import Clock
 from controller.hardware.contract import Microscope
-from controller.hardware.faults import FaultSource, NoFaults
+from controller.hardware.faults import FaultSource, NoFaults, Place, kind_of
 from controller.injection.disk import FaultyDisk
+from controller.injection.link import FaultyLink
 from controller.injection.people import PausePoint, SilentApprover, refusing
 from controller.injection.perception import FaultyAligner, FaultyPicker
 from controller.injection.process import (
@@ -30,6 +32,21 @@ def _before_ledger(path: Path, faults: FaultSource) -> None:
 
 HOOKS = SessionHooks(before_ledger=_before_ledger, at_write=LedgerCrash, wrap_sink=FaultyDisk)
 """For `open_session`: crashes at the writes of the ledger, stale locks, disks."""
+
+
+def hooks_for(requests: Iterable[str]) -> SessionHooks:
+    """`HOOKS`, for a server also the link, if `requests` (``NAME@WHEN``) name a fault of it.
+
+    Otherwise nothing lies in the way of messages: the list of faults is asked at each of them, and
+    it may take the simulator a moment to answer.
+
+    Raises
+    ------
+    ValueError
+        No such fault.
+    """
+    places = {kind_of(request.partition("@")[0]).place for request in requests}
+    return replace(HOOKS, link=FaultyLink) if Place.LINK in places else HOOKS
 
 
 def is_quiet(faults: FaultSource) -> bool:

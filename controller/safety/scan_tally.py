@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from controller.hardware.errors import ShortReadError
-from controller.hardware.values import FrameBatch
+from controller.hardware.values import ScanBatch
 
 
 @dataclass
@@ -34,19 +34,19 @@ class ScanTally:
         """Positions whose frame never came."""
         return [*self.gaps, *range(self.next, self.positions)]
 
-    def take(self, batch: FrameBatch) -> FrameBatch | None:
+    def take(self, batch: ScanBatch) -> ScanBatch | None:
         """The part of `batch` that is new and ours, or None."""
         if batch.job_id != self.job_id:
-            self.stale += len(batch.data)
+            self.stale += len(batch)
             return None
-        first, stop = batch.first_sequence, batch.first_sequence + len(batch.data)
+        first, stop = batch.first_sequence, batch.first_sequence + len(batch)
         begin, end = max(first, self.next), min(stop, self.positions)
-        self.repeated += len(batch.data) - max(end - begin, 0)
+        self.repeated += len(batch) - max(end - begin, 0)
         if not begin < end:
             return None
         self.gaps.extend(range(self.next, begin))
         self.next = end
-        return FrameBatch(self.job_id, begin, batch.data[begin - first : end - first])
+        return batch.part(begin - first, end - first)
 
     def check_not_empty(self, uri: str) -> None:
         """Refuse to call it a scan when no frame came.

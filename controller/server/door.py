@@ -7,7 +7,7 @@ noted.  Without keys a server listens on loopback only, and only for a simulator
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import zmq
@@ -15,7 +15,7 @@ from zmq.auth.thread import ThreadAuthenticator
 
 from controller.hardware.errors import NotAuthorisedError, RefusedError
 from controller.hardware.wire.endpoints import Endpoints, Keys
-from controller.hardware.wire.responder import Sender
+from controller.hardware.wire.responder import Passage, Sender
 from controller.server.allowed import AllowList
 from controller.server.roles import Role
 from controller.server.security_log import SecurityLog
@@ -28,6 +28,8 @@ class Door:
 
     keys: Keys | None = None
     allowed: AllowList = field(default_factory=AllowList)
+    passage: Callable[[], Passage | None] = lambda: None
+    """Makes, for each lane, what messages go through: injected faults of the link."""
 
     def role_of(self, sender: Sender, hello: Hello) -> tuple[str, Role]:
         """Name and role of whoever says hello.

@@ -20,9 +20,10 @@ from controller.hardware.errors import DiskFullError, StorageError, WriteFailedE
 from controller.hardware.values import (
     Calibration,
     Capabilities,
+    CountedBatch,
     Exposure,
-    FrameBatch,
     OpticsState,
+    ScanBatch,
     StagePose,
 )
 from controller.safety.fluence import ELECTRONS_PER_PA_S
@@ -102,8 +103,8 @@ class NativeScanSink:
         self._writer = ScanFileWriter(path, header)
         self._writer.log(_opening_line(exposure, pose))
 
-    def append(self, batch: FrameBatch) -> None:
-        """Count and commit consecutive frames; missing ones before them are marked as such."""
+    def append(self, batch: ScanBatch) -> None:
+        """Count where needed, commit; frames missing before them are marked as such."""
         writer = self._open_writer()
         from recon.errors import ReconError
 
@@ -111,7 +112,10 @@ class NativeScanSink:
             missing = batch.first_sequence - writer.committed_frames
             if missing > 0:
                 writer.append_missing(missing)
-            writer.append_dense(batch.data)
+            if isinstance(batch, CountedBatch):
+                writer.append_events(batch.pixel, batch.count)
+            else:
+                writer.append_dense(batch.data)
         except ReconError as problem:
             raise WriteFailedError(str(problem)) from problem
 

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import zmq
@@ -22,12 +22,13 @@ from controller.server.door import Door, authenticated
 from controller.server.publisher import Publisher
 from controller.server.security_log import SecurityLog
 from controller.server.service import Service
-from controller.server.session import Session, open_session
+from controller.server.session import Session, SessionHooks, open_session
 from controller.server.watchdog import Pulse, beam_off_after
 
 WATCHDOG_FILE = "watchdog.jsonl"
 SECURITY_FILE = "security.jsonl"
 READY_S = 30.0
+NO_HOOKS = SessionHooks()
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,13 @@ class Running:
 
 
 @contextmanager
-def serving(config: ServerConfig) -> Iterator[Running]:
+def serving(config: ServerConfig, hooks: SessionHooks = NO_HOOKS) -> Iterator[Running]:
     """Serve inside the ``with``; blanked and halted at its end.
+
+    Parameters
+    ----------
+    hooks
+        For injected faults, which only a simulated instrument has.
 
     Raises
     ------
@@ -70,6 +76,7 @@ def serving(config: ServerConfig) -> Iterator[Running]:
                 site_limits=config.site_limits,
                 auditor=publisher,
                 beam_off=beam_off_after(config.run_dir / WATCHDOG_FILE),
+                hooks=hooks,
             )
         )
         holder: list[Service] = []
@@ -86,7 +93,7 @@ def serving(config: ServerConfig) -> Iterator[Running]:
             endpoints,
             context=context,
             publisher=publisher,
-            door=door,
+            door=replace(door, passage=lambda: hooks.link(session.injected)),
             security=security,
             lease_ttl_s=config.lease_ttl_s,
             dead_man=lambda: any(process.poll() is None for process in watchdogs),

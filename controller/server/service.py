@@ -148,7 +148,13 @@ class Service:
             self.security.refuse(sender.user, name, why)
 
         return Responder(
-            endpoint, handler, context=context, keys=self._door.keys, refused=refused, name=name
+            endpoint,
+            handler,
+            context=context,
+            keys=self._door.keys,
+            refused=refused,
+            name=name,
+            passage=self._door.passage(),
         )
 
     # --- who drives ---------------------------------------------------------------------------

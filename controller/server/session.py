@@ -23,6 +23,7 @@ from controller.hardware.contract import Adapter, DoseAuditor, Microscope, ScanS
 from controller.hardware.faults import FaultSource, NoFaults, faults_of
 from controller.hardware.values import StageLimits
 from controller.hardware.wire.endpoints import load_keys
+from controller.hardware.wire.responder import Passage
 from controller.safety.dose import DoseLedger
 from controller.safety.gate import GuardedMicroscope
 from controller.safety.limits import DoseLimits
@@ -46,6 +47,8 @@ class SessionHooks:
     """Makes what is called at every point of every write of the ledger."""
     wrap_sink: Callable[[ScanSink, FaultSource, Clock], ScanSink] = lambda sink, faults, clock: sink
     """Puts a disk between the guard and the writer of scans."""
+    link: Callable[[FaultSource], Passage | None] = lambda faults: None
+    """Makes what lies between a served lane and its clients, once for each lane."""
 
 
 @dataclass

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -31,6 +32,8 @@ from controller.safety.blanking import BeamGuard
 log = logging.getLogger("lodestem.watchdog")
 
 PULSE_S = 0.05
+LOOK_S = 0.1
+"""How long nothing may come before it is asked whether there still is a server."""
 SILENCE_S = 0.5
 """Pulses that stay away for longer mean that nobody is there."""
 BYE = b"bye"
@@ -92,7 +95,7 @@ class Watchdog:
         fired = False
         try:
             while not ended.is_set():
-                if socket.poll(100):
+                if socket.poll(self._patience_ms(heard_s, fired=fired)):
                     if socket.recv() == BYE:
                         self.fire("the server has ended; to be sure", note=False)
                         return
@@ -112,6 +115,13 @@ class Watchdog:
         finally:
             socket.close()
             context.term()
+
+    def _patience_ms(self, heard_s: float | None, *, fired: bool) -> int:
+        """How long to wait for a pulse: no longer than until it is missed."""
+        if heard_s is None or fired:
+            return round(1e3 * LOOK_S)
+        left_s = heard_s + self._silence_s - time.monotonic()
+        return max(1, math.ceil(1e3 * min(LOOK_S, left_s)))
 
     def fire(self, why: str, *, note: bool = True) -> dict[str, Any]:
         """Blank, halt, write it down."""

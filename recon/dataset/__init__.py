@@ -5,18 +5,20 @@ runs, ``open_scan`` returns the committed part as a sparse ``Dataset4D``, ``reco
 a clean file of an interrupted one.
 """
 
-from recon.dataset.events import Dataset4D, events_from_dense
+from recon.dataset.events import Counted, Dataset4D, count_electrons, events_from_dense
 from recon.dataset.header import ProcessStep, ScanHeader
 from recon.dataset.reader import open_scan, recover_scan, sha256_of
 from recon.dataset.vacuum import VacuumProbe
 from recon.dataset.writer import ScanFileWriter
 
 __all__ = [
+    "Counted",
     "Dataset4D",
     "ProcessStep",
     "ScanFileWriter",
     "ScanHeader",
     "VacuumProbe",
+    "count_electrons",
     "events_from_dense",
     "open_scan",
     "recover_scan",

@@ -21,6 +21,18 @@ def pixel_dtype(n_pixels: int) -> type[np.uint16] | type[np.uint32]:
     return np.uint16 if n_pixels <= 1 << 16 else np.uint32
 
 
+@dataclass(frozen=True)
+class Counted:
+    """What dense frames hold, electron by electron."""
+
+    pixel: UInt
+    """Flat pixel index of every electron, frame after frame."""
+    count: NDArray[np.uint32]
+    """Electrons of each frame, (n,)."""
+    n_void: int
+    """Pixels that held the void value."""
+
+
 def events_from_dense(frames: NDArray[np.generic]) -> tuple[UInt, NDArray[np.uint32]]:
     """List the electrons of dense frames, one entry per electron.
 
@@ -39,6 +51,18 @@ def events_from_dense(frames: NDArray[np.generic]) -> tuple[UInt, NDArray[np.uin
     DataError
         The array is not three-dimensional or holds something other than counts.
     """
+    counted = count_electrons(frames)
+    return counted.pixel, counted.count
+
+
+def count_electrons(frames: NDArray[np.generic], *, void: int | None = None) -> Counted:
+    """As `events_from_dense`; pixels that hold the value `void` hold no electron.
+
+    Raises
+    ------
+    DataError
+        The array is not three-dimensional or holds something other than counts.
+    """
     if frames.ndim != 3:
         raise DataError(f"frames must be (n, det_y, det_x), got shape {frames.shape}")
     if not np.issubdtype(frames.dtype, np.integer):
@@ -49,15 +73,22 @@ def events_from_dense(frames: NDArray[np.generic]) -> tuple[UInt, NDArray[np.uin
     flat = np.ascontiguousarray(frames).reshape(-1)
     hit = _nonzero(flat)
     electrons = flat[hit]
+    most = int(electrons.max()) if len(hit) else 0
+    n_void = 0
+    if void is not None and most >= void:
+        holds = electrons != void
+        n_void = len(hit) - int(np.count_nonzero(holds))
+        hit, electrons = hit[holds], electrons[holds]
     frame_ends = np.searchsorted(hit, np.arange(n_frames + 1) * n_pixels)
     hits = np.diff(frame_ends)
     frame_start = np.repeat(np.arange(n_frames) * n_pixels, hits)
     pixel = (hit - frame_start).astype(pixel_dtype(n_pixels))
-    if len(hit) and electrons.max() > 1:
+    if most > 1:
         electrons = electrons.astype(np.int64)
         running = np.concatenate([[0], np.cumsum(electrons)])
-        return np.repeat(pixel, electrons), np.diff(running[frame_ends]).astype(np.uint32)
-    return pixel, hits.astype(np.uint32)
+        count = np.diff(running[frame_ends]).astype(np.uint32)
+        return Counted(np.repeat(pixel, electrons), count, n_void)
+    return Counted(pixel, hits.astype(np.uint32), n_void)
 
 
 def _nonzero(flat: NDArray[np.generic]) -> NDArray[np.int64]:
@@ -69,9 +100,9 @@ def _nonzero(flat: NDArray[np.generic]) -> NDArray[np.int64]:
     if per_word < 2 or flat.size % per_word:
         return np.flatnonzero(flat != 0)
     word = np.flatnonzero(flat.view(np.uint64) != 0)
-    inside = np.flatnonzero(flat.reshape(-1, per_word)[word] != 0)
+    inside = np.flatnonzero(flat.reshape(-1, per_word).take(word, axis=0) != 0)
     shift = per_word.bit_length() - 1
-    return np.asarray((word[inside >> shift] << shift) + (inside & (per_word - 1)))
+    return np.asarray((word.take(inside >> shift) << shift) + (inside & (per_word - 1)))
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ TICKIT = ("tickit-devices==0.4.1", "cbor2==5.9.0", "hdf5plugin>=4")
 
 PEERS = (
     Peer("temscript", "temscript", ("temscript==2.1.0",), "test_temscript.py"),
+    Peer("served", "temscript", ("temscript==2.1.0",), "test_served_temscript.py"),
     Peer("instamatic", "instamatic", ("instamatic==2.2.2",), "test_instamatic.py"),
     Peer(
         "tem-emulator",

@@ -8,23 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 
+from controller.backends.detectors.keeping import Keeping, KeptElectrons, KeptFrames
 from controller.backends.detectors.series_tally import SeriesTally
 from controller.hardware.clock import Clock
-from controller.hardware.errors import ExposureTimeoutError, ProtocolError, StaleFrameError
-from controller.hardware.values import FrameBatch
+from controller.hardware.errors import (
+    ExposureTimeoutError,
+    ProtocolError,
+    StaleFrameError,
+)
+from controller.hardware.values import ScanBatch
 
 SLICE_S = 0.05
 """How long a protocol may wait for its next message before it says that nothing came."""
 HAND_ON_S = 0.1
 """A batch is handed on, and so committed, no later than this after its first frame."""
-BATCH_BYTES = 1 << 22
-"""A batch holds no more, whatever the configuration says, but at least one frame."""
 
 
 class FrameArrived(NamedTuple):  # made for every frame: a third of the time of a dataclass
@@ -62,6 +65,8 @@ class Gathering:
     top_is_void
         The largest value of the pixel type stands for overflow or a masked pixel; it becomes 0
         and is counted.
+    counted
+        Batches are lists of electrons; else dense frames, for a single picture.
     """
 
     job_id: UUID
@@ -71,11 +76,12 @@ class Gathering:
     top_is_void: bool
     stopped: Callable[[], bool]
     clock: Clock
+    counted: bool = True
 
 
 def batches(
     arrivals: Iterator[Arrival], tally: SeriesTally, how: Gathering, timeout_s: float
-) -> Iterator[FrameBatch]:
+) -> Iterator[ScanBatch]:
     """Gather arrivals into batches until the series ends, somebody stops it, or time is over.
 
     A batch is handed on when it is full, when the next frame does not follow, when nothing came
@@ -96,12 +102,16 @@ def batches(
             if how.stopped():
                 return
             now_s = how.clock.now_s()
-            yield from gathered.take(arrival, now_s)
+            gathered.take(arrival, now_s)
+            if gathered.ready:
+                yield from gathered.handed_on()
             if tally.ended:
                 return
-            _check_time(how, tally, timeout_s, is_over=not now_s < deadline_s)
+            if not now_s < deadline_s:
+                _give_up(how, tally, timeout_s)
     except Exception:
-        yield from gathered.hand_on()
+        gathered.close()
+        yield from gathered.handed_on()
         raise
 
 
@@ -111,82 +121,71 @@ class _Batch:
     def __init__(self, how: Gathering, tally: SeriesTally) -> None:
         self._how = how
         self._tally = tally
-        self._data: NDArray[np.unsignedinteger] | None = None
-        self._like: np.dtype[np.unsignedinteger] | None = None
+        self._kept: Keeping = (KeptElectrons if how.counted else KeptFrames)(
+            how.frame_shape, how.batch_frames, top_is_void=how.top_is_void
+        )
+        self.ready: list[ScanBatch] = []
+        """What is to be handed on, in order."""
         self._first = 0
-        self._count = 0
+        self._next = 0
         self._since_s = 0.0
 
-    def take(self, arrival: Arrival, now_s: float) -> Iterator[FrameBatch]:
-        """Take in one arrival; yields what is ready to be handed on."""
+    def take(self, arrival: Arrival, now_s: float) -> None:
+        """Take in one arrival; what is complete then is `ready`."""
+        if isinstance(arrival, FrameArrived):  # nearly always; matching takes longer than the rest
+            self._take_frame(arrival, now_s)
+            return
         match arrival:
-            case FrameArrived(number, decode):
-                if number != self._first + self._count:
-                    yield from self.hand_on()
-                if self._tally.place(number):
-                    self._add(number, decode(), now_s)
-                if self._tally.ended or self._is_due(now_s):
-                    yield from self.hand_on()
             case StaleArrived():
                 self._tally.stale += 1
             case NothingArrived():
-                yield from self.hand_on()
+                self.close()
             case SeriesEnded():
                 self._tally.ended = True
-                yield from self.hand_on()
+                self.close()
 
-    def hand_on(self) -> Iterator[FrameBatch]:
-        """Yield what was gathered, if anything; the next frame goes into a new array."""
-        data, first, count = self._data, self._first, self._count
-        if data is not None and count:
-            self._data, self._first, self._count = None, first + count, 0
-            if self._how.top_is_void:
-                self._empty_voids(data[:count])
-            yield FrameBatch(self._how.job_id, first, data[:count])
+    def close(self) -> None:
+        """What was gathered, if anything, is a batch."""
+        if len(self._kept):
+            batch, n_void = self._kept.take(self._how.job_id, self._first)
+            self._tally.without_value += n_void
+            self.ready.append(batch)
 
-    def _empty_voids(self, frames: NDArray[np.unsignedinteger]) -> None:
-        top = np.iinfo(frames.dtype).max
-        if frames.max() == top:
-            void = frames == top
-            self._tally.without_value += int(np.count_nonzero(void))
-            frames[void] = 0
+    def handed_on(self) -> list[ScanBatch]:
+        """The batches that are ready, once."""
+        ready, self.ready = self.ready, []
+        return ready
 
-    def _is_due(self, now_s: float) -> bool:
-        full = self._data is not None and self._count >= len(self._data)
-        return full or (self._count > 0 and now_s - self._since_s > HAND_ON_S)
+    def _take_frame(self, arrival: FrameArrived, now_s: float) -> None:
+        number, tally = arrival.number, self._tally
+        if number != self._next:
+            self.close()
+        if tally.place(number):
+            frame = arrival.decode()
+            self._check_like(frame)
+            if self._kept.add(frame) == 1:
+                self._first, self._since_s = number, now_s
+            self._next = number + 1
+        if self._kept.is_full or tally.ended or now_s - self._since_s > HAND_ON_S:
+            self.close()
 
-    def _add(self, number: int, frame: NDArray[np.unsignedinteger], now_s: float) -> None:
-        data = self._room(frame)
-        if self._count == 0:
-            self._first, self._since_s = number, now_s
-        data[self._count] = frame
-        self._count += 1
-
-    def _room(self, frame: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
-        """The array that the frame goes into, new if there is none."""
-        how = self._how
-        if self._data is not None and frame.shape == how.frame_shape and frame.dtype == self._like:
-            return self._data
+    def _check_like(self, frame: NDArray[np.unsignedinteger]) -> None:
+        """Every frame has the detector's shape and the type of the first one."""
+        how, dtype = self._how, self._kept.dtype
         if frame.shape != how.frame_shape:
             raise ProtocolError(
                 f"{how.detector} sent a frame of {frame.shape} pixels, it has {how.frame_shape}; "
                 f"what came before is kept. Check its region of interest and the `shape` in the "
                 f"configuration."
             )
-        if self._data is not None:
+        if dtype is not None and frame.dtype != dtype:
             raise ProtocolError(
-                f"{how.detector} sent a frame of {frame.dtype} after frames of {self._like}; what "
+                f"{how.detector} sent a frame of {frame.dtype} after frames of {dtype}; what "
                 f"came before is kept. Somebody changed its bit depth during the scan."
             )
-        n_frames = min(how.batch_frames, max(1, BATCH_BYTES // frame.nbytes))
-        self._data = np.empty((n_frames, *how.frame_shape), frame.dtype.newbyteorder("="))
-        self._like = frame.dtype
-        return self._data
 
 
-def _check_time(how: Gathering, tally: SeriesTally, timeout_s: float, *, is_over: bool) -> None:
-    if not is_over:
-        return
+def _give_up(how: Gathering, tally: SeriesTally, timeout_s: float) -> NoReturn:
     state = f"{tally.report().in_words()} within {timeout_s:.3g} s from {how.detector}"
     if tally.received == 0 and tally.stale > 0:
         raise StaleFrameError(

@@ -41,9 +41,9 @@ class DetectorSettings(Frozen):
     max_exposure_s: Positive = 100.0
     bad_pixels: tuple[tuple[int, int], ...] = ()
     """(row, column) of pixels that never tell the truth."""
-    batch_frames: Annotated[int, Field(ge=1, le=4096)] = 256
-    """Frames that are counted and committed together at most (and no more than 4 MB, nor later
-    than 0.1 s after the first)."""
+    batch_frames: Annotated[int, Field(ge=1, le=4096)] = 4096
+    """Frames that are committed together at most (and no more than about 4 MB of electrons, nor
+    later than 0.1 s after the first)."""
     reply_timeout_s: Positive = 5.0
     """How long a question to the detector may take."""
     arm_timeout_s: Positive = 30.0

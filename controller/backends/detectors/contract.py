@@ -12,7 +12,7 @@ from controller.hardware.errors import (
     ShortReadError,
     StaleFrameError,
 )
-from controller.hardware.values import DetectorInfo, DetectorJob, FrameBatch
+from controller.hardware.values import DetectorInfo, DetectorJob, ScanBatch
 
 MAX_LISTED = 1000
 """How many positions of each kind a report names; the counts are always whole."""
@@ -127,7 +127,7 @@ class Detector4D(Protocol):
     def start(self) -> None:
         """Trigger by software, if this job is triggered so; else nothing. Returns at once."""
 
-    def frames(self, timeout_s: float) -> Iterator[FrameBatch]:
+    def frames(self, timeout_s: float) -> Iterator[ScanBatch]:
         """Yield the frames of the armed series as they come, in order, each once.
 
         Ends with the series or with `abort`.  A frame that is lost leaves a gap in the numbers;

@@ -23,12 +23,12 @@ from controller.hardware.values import (
     Capabilities,
     ColumnHealth,
     DetectorJob,
-    FrameBatch,
     LongOperation,
     LongOperationResult,
     OpticsChange,
     OpticsState,
     RawFrame,
+    ScanBatch,
     StageLimits,
     StagePose,
 )
@@ -146,7 +146,7 @@ class ExternallyDetected:
             f"beam and arm again."
         )
 
-    def stream(self, timeout_s: float) -> Iterator[FrameBatch]:
+    def stream(self, timeout_s: float) -> Iterator[ScanBatch]:
         """The frames of the armed scan; see `hardware.contract.Adapter.stream`."""
         if self._job is None:
             yield from self._column.stream(timeout_s)

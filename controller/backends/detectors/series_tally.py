@@ -36,7 +36,8 @@ class SeriesTally:
         if number < self.next:
             self._note_old(number)
             return False
-        self._gaps.update(range(self.next, number))
+        if number > self.next:
+            self._gaps.update(range(self.next, number))
         self.next = number + 1
         self.received += 1
         self.ended = self.ended or self.next == self.expected

@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import zmq
 
@@ -68,6 +68,21 @@ class Asked:
 
 
 Handler = Callable[[Asked], None]
+Direction = Literal["request", "reply"]
+
+
+class Passage(Protocol):
+    """What lies between the socket and the lane; only injected faults ever put something there."""
+
+    def passes(self, direction: Direction, message: list[Any]) -> list[list[Any]]:
+        """What arrives instead of `message`, in this order; nothing if it is lost."""
+
+
+class _Clear:
+    def passes(self, direction: Direction, message: list[Any]) -> list[list[Any]]:
+        return [message]
+
+
 Refused = Callable[[Sender, str], None]
 
 
@@ -86,6 +101,8 @@ class Responder:
         Told of every message that is not.
     max_bytes
         Largest part that is read at all.
+    passage
+        For injected faults of the link; None: everything passes.
 
     Raises
     ------
@@ -103,7 +120,9 @@ class Responder:
         refused: Refused = _nobody,
         max_bytes: int = MAX_REQUEST_BYTES,
         name: str = "lane",
+        passage: Passage | None = None,
     ) -> None:
+        self._passage = passage or _Clear()
         self._handler = handler
         self._refused = refused
         self._socket = context.socket(zmq.ROUTER)
@@ -160,8 +179,9 @@ class Responder:
 
     def _flush(self) -> None:
         while self._outbox:
-            with contextlib.suppress(zmq.ZMQError):  # the peer is gone
-                self._socket.send_multipart(self._outbox.popleft(), zmq.NOBLOCK)
+            for frames in self._passage.passes("reply", list(self._outbox.popleft())):
+                with contextlib.suppress(zmq.ZMQError):  # the peer is gone
+                    self._socket.send_multipart(frames, zmq.NOBLOCK)
 
     def _receive(self) -> None:
         for _ in range(100):  # then let the answers out
@@ -169,18 +189,22 @@ class Responder:
                 frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
-            sender = Sender(frames[0].bytes, _user(frames))
-            try:
-                request, arrays = decode(Request, [frame.bytes for frame in frames[1:]])
-            except Exception as problem:  # noqa: BLE001  (nothing that comes may end a lane)
-                self._refused(sender, str(problem))
-                continue
-            asked = Asked(request, arrays, sender, self.post)
-            try:
-                self._handler(asked)
-            except Exception as problem:  # one bad message must not end the lane
-                log.exception("the handler failed on %s", request.verb)
-                asked.fail(problem)
+            for passed in self._passage.passes("request", list(frames)):
+                self._take(passed)
+
+    def _take(self, frames: list[zmq.Frame]) -> None:
+        sender = Sender(frames[0].bytes, _user(frames))
+        try:
+            request, arrays = decode(Request, [frame.bytes for frame in frames[1:]])
+        except Exception as problem:  # noqa: BLE001  (nothing that comes may end a lane)
+            self._refused(sender, str(problem))
+            return
+        asked = Asked(request, arrays, sender, self.post)
+        try:
+            self._handler(asked)
+        except Exception as problem:  # one bad message must not end the lane
+            log.exception("the handler failed on %s", request.verb)
+            asked.fail(problem)
 
 
 def _user(frames: Sequence[zmq.Frame]) -> str:

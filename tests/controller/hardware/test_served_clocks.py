@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
+
+import pytest
 
 from controller.hardware.clock import Alarming
 from controller.hardware.errors import UnreachableError
 from controller.hardware.wire.clocks import OffsetClock, ServedClock
 from controller.hardware.wire.requester import Requester
+
+EPOCH = datetime(2026, 12, 1, tzinfo=UTC)
 
 
 class Link:
@@ -23,7 +27,29 @@ class Link:
     def ask(self, verb: str, args: object = None, *, timeout_s: float) -> tuple[Any, list[Any]]:
         if self.is_cut:
             raise UnreachableError("cut")
-        return 100 * (time.monotonic() - self.begun_s), []
+        now_s = 100 * (time.monotonic() - self.begun_s)
+        return (
+            now_s if verb == "clock.now" else (EPOCH + timedelta(seconds=now_s)).isoformat()
+        ), []
+
+
+def test_a_served_clock_goes_on_as_ours_where_the_other_side_falls_silent() -> None:
+    link = Link()
+    clock = ServedClock(cast(Requester, link))
+    before_s, before = clock.now_s(), clock.utc()
+    link.is_cut = True
+    time.sleep(0.02)
+    assert 0.02 <= clock.now_s() - before_s < 60
+    assert 0.02 <= (clock.utc() - before).total_seconds() < 60
+
+
+def test_a_served_clock_that_never_answered_tells_no_time() -> None:
+    link = Link()
+    link.is_cut = True
+    clock = ServedClock(cast(Requester, link))
+    for ask in (clock.now_s, clock.utc):
+        with pytest.raises(UnreachableError):
+            ask()
 
 
 def rings(clock: Alarming, at_s: float) -> tuple[threading.Event, Any]:

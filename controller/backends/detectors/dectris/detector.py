@@ -45,7 +45,7 @@ from controller.hardware.errors import (
     MicroscopeError,
     ModeError,
 )
-from controller.hardware.values import DetectorInfo, DetectorJob, FrameBatch, Mode
+from controller.hardware.values import DetectorInfo, DetectorJob, Mode, ScanBatch
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ class DectrisDetector:
         limit_s = job.frames * job.frame_s + self._config.reply_timeout_s + TRIGGER_SLACK_S
         self._trigger.fire(partial(self._api.command, "trigger", timeout_s=limit_s))
 
-    def frames(self, timeout_s: float) -> Iterator[FrameBatch]:
+    def frames(self, timeout_s: float) -> Iterator[ScanBatch]:
         """See `contract.Detector4D.frames`."""
         job = self._job
         if job is None:
@@ -134,6 +134,7 @@ class DectrisDetector:
             top_is_void=True,
             stopped=self._stop.is_set,
             clock=self._clock,
+            counted=job.scan is not None,
         )
         try:
             yield from batches(self._arrivals(self._held()), self._tally, how, timeout_s)

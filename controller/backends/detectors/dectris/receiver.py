@@ -50,14 +50,27 @@ class StreamReceiver:
             if wait_ms != self._wait_ms:
                 self._socket.setsockopt(zmq.RCVTIMEO, wait_ms)
                 self._wait_ms = wait_ms
-            parts = self._socket.recv_multipart(copy=False)
-            return [part.buffer for part in parts[:MAX_PARTS]]
+            return self._parts()
         except zmq.Again:
             return None
         except zmq.ZMQError as problem:
             raise UnreachableError(
                 f"the stream socket failed: {problem}; what came is kept. Arm again."
             ) from problem
+
+    def _parts(self) -> list[memoryview]:
+        """All parts of a message that begins to come.
+
+        ``recv_multipart`` asks the socket after each part whether there are more, which takes as
+        long as receiving it.
+        """
+        part = self._socket.recv(copy=False)
+        parts = [part.buffer]
+        while part.more:
+            part = self._socket.recv(copy=False)
+            if len(parts) < MAX_PARTS:
+                parts.append(part.buffer)
+        return parts
 
     def drain(self) -> int:
         """Throw away what waits; returns how many messages that were."""

@@ -38,7 +38,7 @@ from controller.hardware.errors import (
     ModeError,
     UnreachableError,
 )
-from controller.hardware.values import DetectorInfo, DetectorJob, FrameBatch, Mode
+from controller.hardware.values import DetectorInfo, DetectorJob, Mode, ScanBatch
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ class MerlinDetector:
         if self._by_software and self._job is not None:
             self._trigger.fire(partial(self._control.command, "SOFTTRIGGER"))
 
-    def frames(self, timeout_s: float) -> Iterator[FrameBatch]:
+    def frames(self, timeout_s: float) -> Iterator[ScanBatch]:
         """See `contract.Detector4D.frames`."""
         job = self._job
         if job is None:
@@ -128,6 +128,7 @@ class MerlinDetector:
             top_is_void=False,
             stopped=self._stop.is_set,
             clock=self._clock,
+            counted=job.scan is not None,
         )
         try:
             yield from batches(self._arrivals(), self._tally, how, timeout_s)
