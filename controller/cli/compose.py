@@ -309,7 +309,7 @@ def resume_run(
         run = read_interrupted(run_dir)
     except JournalError as error:
         raise InputError(str(error), "nothing was touched") from error
-    last = run.entries[-1].event
+    last = run.last.event
     if isinstance(last, RunEnded) and last.outcome in ("completed", "goals_missed"):
         raise InputError(
             f"the run in {run_dir} is over ({last.outcome}: {last.reason}); nothing was touched",
@@ -345,7 +345,11 @@ def _carry_out(
             _refuse_without_dead_man(microscope, mode)
             camera = detector_for(microscope.capabilities, Mode.IMAGE)
             with (
-                Journal(run_dir / "journal.jsonl", microscope.clock) as journal,
+                Journal(
+                    run_dir / "journal.jsonl",
+                    microscope.clock,
+                    last=None if run is None else run.last,
+                ) as journal,
                 PostOffice(
                     plan.notifications,
                     plan.name,

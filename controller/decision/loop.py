@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from controller.decision.actions import (
+    AcquireScan,
     Action,
     Decision,
     EndRun,
@@ -29,7 +30,7 @@ from controller.decision.pipeline import Order, Workshop
 from controller.decision.policy import decide
 from controller.decision.queue import attend
 from controller.decision.recovery import Answer as RecoveryAnswer
-from controller.decision.recovery import recover
+from controller.decision.recovery import fitting_fluence, recover, with_less
 from controller.decision.rig import Rig
 from controller.decision.steps import perform
 from controller.decision.steps.scan import folder_of, reconstructed
@@ -224,6 +225,7 @@ class AgentLoop:
                 target=action_target(action),
                 details=action_details(action),
                 reason=reason,
+                at_s=round(self._rig.microscope.clock.now_s() - self._start_s, 3),
             )
         )
         try:
@@ -236,7 +238,14 @@ class AgentLoop:
 
     def _handle(self, action: Action, error: MicroscopeError) -> None:
         target = action_target(action)
-        recovery = recover(error, self._belief, target, self._rig.plan.recovery)
+        plan = self._rig.plan
+        recovery = recover(error, self._belief, target, plan.recovery)
+        fits = None
+        if isinstance(action, AcquireScan) and "DoseLimit" not in plan.recovery:
+            fits = fitting_fluence(error, action.fluence_e_per_A2)
+            least = plan.scan.least_share * plan.scan.fluence_e_per_A2
+            already = self._belief.target(action.target).fits_e_per_A2 is not None
+            recovery = (None if already else with_less(error, fits, least)) or recovery
         self._emit(
             Fault(
                 error=error.code,
@@ -246,6 +255,7 @@ class AgentLoop:
                 beam_state=error.beam_state.value,
                 dose_state=error.dose_state.value,
                 handled=recovery.reason,
+                fits_e_per_A2=fits,
             )
         )
         if recovery.answer is RecoveryAnswer.SKIP_TARGET and target is not None:

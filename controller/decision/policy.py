@@ -403,10 +403,11 @@ def unreachable(limits: StageLimits, alpha_deg: float, beta_deg: float) -> str |
 
 
 def _scan(plan: RunPlan, belief: Belief, target: Target, where: str) -> Decision:
-    return Decision(
-        AcquireScan(target.name, plan.scan.fluence_e_per_A2, lens_defocus_nm(plan, belief, target)),
-        f"on axis ({where})",
-    )
+    fluence, why = plan.scan.fluence_e_per_A2, f"on axis ({where})"
+    if target.fits_e_per_A2 is not None and target.fits_e_per_A2 < fluence:
+        fluence = target.fits_e_per_A2
+        why = f"{why}, with the {fluence:.3g} e/A2 that its neighbours' scans have left"
+    return Decision(AcquireScan(target.name, fluence, lens_defocus_nm(plan, belief, target)), why)
 
 
 def lens_defocus_nm(plan: RunPlan, belief: Belief, target: Target) -> float:

@@ -197,6 +197,9 @@ class ScanPlan(Frozen):
     shape: tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]] = (44, 44)
     step_A: Annotated[float, Field(gt=0, le=100)] = 1.5
     fluence_e_per_A2: Annotated[float, Field(gt=0, le=1e6)] = 120.0
+    least_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Where what the neighbours received leaves less than the fluence, a crystal is scanned with
+    what is left, if that is at least this share of it."""
     dwell_s: Annotated[float, Field(gt=0, le=1)] = 1e-3
     convergence_semiangle_mrad: Annotated[float, Field(gt=0, le=60)] = 10.0
     defocus_nm: Annotated[float, Field(ge=-2000, le=2000, allow_inf_nan=False)] = 55.0

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 from controller.decision import actions
 from controller.decision.belief import Belief, Target, fold
+from controller.decision.frozen import SharedMap
 from controller.decision.knowledge import filtered, zones_of
 from controller.decision.policy import decide
 from controller.hardware.values import (
@@ -96,7 +96,7 @@ def belief(**target: Any) -> Belief:
         started=started(),
         tiles_done=frozenset({0}),
         chosen=True,
-        targets=MappingProxyType({"T01": t}),
+        targets=SharedMap({"T01": t}),
         active="T01",
         pose=POSE,
     )
@@ -161,7 +161,7 @@ def test_the_first_pattern_is_coarse_the_last_fine_and_doubt_costs_more() -> Non
     far = read(fit(8.0))
     tilted = replace(far, asked_deg=(0.0, -8.0), read_deg=((0.0, -8.0),))
     there = replace(far.target("T01"), tilts=1, fresh_fit=False)
-    fine = electrons(act(replace(tilted, targets=MappingProxyType({"T01": there}))))
+    fine = electrons(act(replace(tilted, targets=SharedMap({"T01": there}))))
     unread = fit(answered=False, electrons=5000.0)
     again = electrons(act(belief(located=True, height=HEIGHT, fits=(unread,), unanswered=1)))
     told = unread.replace(electrons_wanted=4e4)
@@ -259,6 +259,13 @@ def test_on_axis_comes_the_scan_with_the_defocus_that_the_height_asks_for() -> N
     assert entrance.defocus_nm == pytest.approx(PLAN.scan.defocus_nm + 100 - 30)
 
 
+def test_a_scan_takes_what_the_neighbours_have_left_and_says_so() -> None:
+    decision = decide(ALONE, read(fit(0.003), fits_e_per_A2=74.0), 0.0)
+    assert isinstance(decision.action, actions.AcquireScan)
+    assert decision.action.fluence_e_per_A2 == 74.0
+    assert "74 e/A2 that its neighbours' scans have left" in decision.reason
+
+
 def test_two_views_near_the_axis_have_to_agree_before_the_scan() -> None:
     one = read(fit(0.003))
     second = decide(PLAN, one, 0.0)
@@ -346,9 +353,7 @@ def test_moves_run_out_and_acceptable_is_accepted() -> None:
 
 
 def test_the_budget_ends_the_alignment() -> None:
-    b = replace(
-        belief(located=True, height=HEIGHT), spent_e_per_A2=MappingProxyType({"T01": 0.4995})
-    )
+    b = replace(belief(located=True, height=HEIGHT), spent_e_per_A2=SharedMap({"T01": 0.4995}))
     action = act(b)
     assert isinstance(action, actions.EndTarget)
     assert "0.5 e/A2" in action.reason
