@@ -19,7 +19,7 @@ from controller.cli.output import InputError
 from controller.decision.approval import Approver, Unattended
 from controller.decision.illumination import detector_for
 from controller.decision.night import SERVER, Parts, planned_tiles, run_identity, start_night
-from controller.decision.pipeline import Workshop, dask_workshop, local_workshop
+from controller.decision.pipeline import Modelled, Workshop, dask_workshop, local_workshop
 from controller.decision.resume import Booked, Interrupted, read_interrupted, resume_night
 from controller.decision.rig import Eyes
 from controller.hardware.clock import Clock, VirtualClock, WallClock
@@ -359,7 +359,7 @@ def _carry_out(
                 ExitStack() as opened,
             ):
                 journal.listen(post)
-                workshop = workshop_of(plan, eyes)
+                workshop = workshop_of(plan, eyes, microscope.clock)
                 if workshop is not None:
                     opened.callback(workshop.close)
                 if listener is not None:
@@ -403,12 +403,17 @@ def with_workers(plan: RunPlan) -> RunPlan:
     wanted = plan.reconstruction
     if wanted.workers is not None:
         return plan
-    is_virtual = plan.instrument.backend == "sim" and not plan.instrument.options.get("realtime")
-    return plan.replace(reconstruction=wanted.replace(workers=0 if is_virtual else 1))
+    return plan.replace(reconstruction=wanted.replace(workers=0 if _is_virtual(plan) else 1))
 
 
-def workshop_of(plan: RunPlan, eyes: Eyes) -> Workshop | None:
+def _is_virtual(plan: RunPlan) -> bool:
+    return plan.instrument.backend == "sim" and not plan.instrument.options.get("realtime")
+
+
+def workshop_of(plan: RunPlan, eyes: Eyes, clock: Clock) -> Workshop | None:
     """Where scans are reconstructed beside the night, if the plan wants that.
+
+    On a simulated instrument in virtual time results come when the plan says that they do.
 
     Raises
     ------
@@ -418,10 +423,11 @@ def workshop_of(plan: RunPlan, eyes: Eyes) -> Workshop | None:
     wanted = plan.reconstruction
     if not wanted.is_beside:
         return None
+    modelled = Modelled(clock, wanted.modelled_time_s) if _is_virtual(plan) else None
     if not wanted.scheduler:
-        return local_workshop(eyes.reconstructor, wanted.workers or 1)
+        return local_workshop(eyes.reconstructor, wanted.workers or 1, modelled)
     try:
-        return dask_workshop(eyes.reconstructor, wanted.scheduler)
+        return dask_workshop(eyes.reconstructor, wanted.scheduler, modelled)
     except (OSError, ModuleNotFoundError) as error:
         raise InputError(
             f"the Dask scheduler at {wanted.scheduler} cannot be used: {error}",

@@ -145,6 +145,9 @@ class Belief:
     picks: tuple[tuple[int, Pick], ...] = ()
     chosen: bool = False
     targets: SharedMap[str, Target] = field(default_factory=lambda: _NOTHING)
+    put_first: frozenset[str] = frozenset()
+    put_last: frozenset[str] = frozenset()
+    """Crystals that a person put there, or that were interrupted."""
     active: str | None = None
     pose: StagePose | None = None
     """Where the stage was last seen."""
@@ -300,7 +303,8 @@ def _resumed(belief: Belief, event: RunResumed) -> Belief:
         prior=belief.instrument,
         faults=target.faults,
     )
-    return replace(_with(belief, again), active=None)
+    first = belief.put_first | {again.name}
+    return replace(_with(belief, again), active=None, put_first=first)
 
 
 def _map_checked(belief: Belief, event: MapChecked) -> Belief:
@@ -338,17 +342,31 @@ def _queue_changed(belief: Belief, event: QueueChanged) -> Belief:
         case "add" if event.pick is not None and event.target is not None:
             pick, (dx_um, dy_um) = event.pick, belief.map_shift_um
             added = Target(event.target, pick, x_um=pick.x_um + dx_um, y_um=pick.y_um + dy_um)
-            return replace(belief, targets=SharedMap({event.target: added} | targets))
+            return _put_first(belief, added, targets)
         case "skip" if target is not None and target.status == "active":
             return _with(belief, replace(target, rejected=asked))
         case "first" if target is not None:
-            del targets[target.name]
-            return replace(belief, targets=SharedMap({target.name: target} | targets))
+            return _put_first(belief, target, targets)
         case "last" if target is not None:
             del targets[target.name]
-            return replace(belief, targets=SharedMap(targets | {target.name: target}))
+            return replace(
+                belief,
+                targets=SharedMap(targets | {target.name: target}),
+                put_first=belief.put_first - {target.name},
+                put_last=belief.put_last | {target.name},
+            )
         case _:
             return belief
+
+
+def _put_first(belief: Belief, target: Target, targets: dict[str, Target]) -> Belief:
+    others = {name: other for name, other in targets.items() if name != target.name}
+    return replace(
+        belief,
+        targets=SharedMap({target.name: target} | others),
+        put_first=belief.put_first | {target.name},
+        put_last=belief.put_last - {target.name},
+    )
 
 
 def _step_started(belief: Belief, event: StepStarted) -> Belief:

@@ -221,7 +221,7 @@ class ReconstructionPlan(Frozen):
     """A scan counts as a success if both its lattice limit and its FRC resolution are at most this:
     for a framework of 20 A cells, reflections of several orders stand out of the noise."""
     modelled_time_s: NonNegative = 60.0
-    """Virtual time that a reconstruction takes in simulation."""
+    """Virtual time that a reconstruction takes in simulation, beside the night or not."""
     max_passes: Annotated[int, Field(ge=1, le=500)] | None = None
     workers: Annotated[int, Field(ge=0, le=64)] | None = None
     """Processes that reconstruct while the night goes on; 0: the night waits for each result.
@@ -235,6 +235,21 @@ class ReconstructionPlan(Frozen):
     def is_beside(self) -> bool:
         """Whether reconstructions run beside the night."""
         return self.enabled and bool(self.workers or self.scheduler)
+
+
+class AgentPlan(Frozen):
+    """What the agent may settle by what the night has shown it."""
+
+    order: Literal["yield", "score", "survey"] = "yield"
+    """Which crystal comes next: the one of most accepted scans per hour to be expected; the one
+    of the best score; or as the survey came by them."""
+    look_first: bool = True
+    """Whether a pattern tells that a crystal can be read and an axis reached before its height is
+    measured, which takes most of the time of a visit."""
+    adapt_fluence: bool = True
+    """Whether reconstructions that fall short raise the fluence of the scans that follow."""
+    most_fluence_share: Annotated[float, Field(ge=1, le=5)] = 1.5
+    """Of the planned fluence, at most; the dose budget of the specimen holds in any case."""
 
 
 class LimitsPlan(Frozen):
@@ -297,6 +312,7 @@ class RunPlan(Frozen):
     height: HeightPlan = HeightPlan()
     scan: ScanPlan = ScanPlan()
     reconstruction: ReconstructionPlan = ReconstructionPlan()
+    agent: AgentPlan = AgentPlan()
     limits: LimitsPlan = LimitsPlan()
     budget: BudgetPlan = BudgetPlan()
     approval: ApprovalPlan = ApprovalPlan()

@@ -86,6 +86,7 @@ def fit(misorientation_deg: float = 1.0, answered: bool = True, **changes: Any) 
     return TiltFitted.model_validate(given | changes)
 
 
+HEIGHT_FIRST = PLAN.replace(agent=PLAN.agent.replace(look_first=False))
 HEIGHT = HeightFound(target="T01", offset_um=0.1, sigma_um=0.02, ok=True, applied=False)
 
 
@@ -141,7 +142,7 @@ def test_a_night_begins_with_the_survey_then_chooses() -> None:
 
 def test_a_crystal_is_found_before_anything_else() -> None:
     assert isinstance(act(belief()), actions.Locate)
-    assert isinstance(act(belief(located=True)), actions.FindHeight)
+    assert isinstance(act(belief(located=True), HEIGHT_FIRST), actions.FindHeight)
 
 
 def test_a_crystal_that_is_missed_twice_is_left() -> None:
@@ -335,11 +336,33 @@ def test_a_person_may_ask_to_undo() -> None:
     assert not isinstance(act(fold([undo], read(fit(0.5)))), actions.UndoTilt)
 
 
+def test_a_crystal_is_looked_at_before_the_time_for_its_height_is_spent() -> None:
+    assert isinstance(act(belief(located=True)), actions.MeasurePattern)
+    seen = {"located": True, "fits": (fit(8.0),), "fresh_fit": True, "height": None}
+    assert isinstance(act(belief(**seen)), actions.ChooseZone)
+    far = read(fit(60.0), height=None)
+    assert isinstance(act(far), actions.EndTarget)
+    assert isinstance(act(read(fit(8.0), height=None)), actions.FindHeight)
+
+
+def test_from_far_the_pattern_before_the_height_is_enough_to_tilt() -> None:
+    assert isinstance(act(after_height(fit(8.0))), actions.Tilt)
+    assert isinstance(act(after_height(fit(1.0))), actions.MeasurePattern)
+    assert isinstance(act(after_height(fit(8.0), moves=1)), actions.MeasurePattern)
+
+
+def after_height(*fits: TiltFitted, **target: Any) -> Belief:
+    b = read(*fits)
+    t = replace(b.target("T01"), fresh_fit=False, **target)
+    return replace(b, targets=b.targets.with_("T01", t))
+
+
 def test_a_height_that_was_moved_is_measured_again_and_one_that_fails_ends_it() -> None:
     moved = belief(located=True, height=HEIGHT.replace(applied=True), height_attempts=1)
-    assert isinstance(act(moved), actions.FindHeight)
+    assert isinstance(act(moved, HEIGHT_FIRST), actions.FindHeight)
     lost = HEIGHT.replace(ok=False, reason="crystal not in the picture")
-    assert isinstance(act(belief(located=True, height=lost, height_attempts=1)), actions.FindHeight)
+    again = belief(located=True, height=lost, height_attempts=1)
+    assert isinstance(act(again, HEIGHT_FIRST), actions.FindHeight)
     action = act(belief(located=True, height=lost, height_attempts=3))
     assert isinstance(action, actions.EndTarget)
     assert "crystal not in the picture" in action.reason
