@@ -7,6 +7,7 @@ call, and what a script of the user's may call.
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -122,14 +123,25 @@ def shipped_eyes(plan: RunPlan) -> Eyes:
 
 @contextmanager
 def open_instrument(
-    plan: RunPlan, run_dir: Path, *, clock: Clock | None = None, auditor: JournalAuditor
+    plan: RunPlan,
+    run_dir: Path,
+    *,
+    clock: Clock | None = None,
+    auditor: JournalAuditor,
+    disk: Path | None = None,
 ) -> Iterator[OpenSession]:
     """Open the plan's instrument under its limits and budgets, and check the plan against it.
+
+    Parameters
+    ----------
+    disk
+        Folder whose disk has to hold the night. Default: `run_dir`.
 
     Raises
     ------
     InputError
-        Unknown driver, bad driver options, or a plan that this instrument cannot carry out.
+        Unknown driver, bad driver options, or a plan that cannot be carried out here: with every
+        reason at once.
     """
     from controller.backends.registry import UnknownAdapterError
 
@@ -161,17 +173,32 @@ def open_instrument(
     except (ValueError, UnknownAdapterError, LimitError) as error:
         raise InputError(str(error), "see `lodestem doctor` for what is installed") from error
     with session:
-        if plan.instrument.calibration is not None:
-            adopt_calibration(session, plan, plan.instrument.calibration)
+        unfit = []
+        if plan.instrument.calibration is not None and plan.instrument.calibration.is_file():
+            try:
+                adopt_calibration(session, plan, plan.instrument.calibration)
+            except InputError as error:
+                unfit.append(str(error))
         capabilities = session.microscope.capabilities
-        tiles = len(planned_tiles(plan, capabilities, session.microscope.calibration))
-        found = problems(plan, capabilities, session.microscope.stage.limits(), tiles=tiles)
+        found = unfit + problems(
+            plan,
+            capabilities,
+            session.microscope.stage.limits(),
+            tiles=len(planned_tiles(plan, capabilities, session.microscope.calibration)),
+            free_bytes=shutil.disk_usage(_existing(disk or run_dir)).free,
+        )
         if found:
             raise InputError(
                 "this instrument cannot carry out the plan:\n  " + "\n  ".join(found),
                 "nothing was moved or exposed; correct the plan and check it with --dry-run",
             )
         yield session
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the one in which it will be made."""
+    folder = folder.resolve()
+    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def adopt_calibration(session: OpenSession, plan: RunPlan, path: Path) -> None:

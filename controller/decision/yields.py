@@ -50,10 +50,9 @@ class Outlook:
         """That a scan of it will be accepted."""
         return self.weights.probability(features(pick))
 
-    def seconds(self, pick: Pick) -> float:
-        """That it may be expected to take, once it is under the beam."""
-        p = self.probability(pick)
-        return p * self.scanned_s + (1 - p) * self.left_s
+    def seconds(self, probability: float) -> float:
+        """That a crystal may be expected to take, once it is under the beam."""
+        return probability * self.scanned_s + (1 - probability) * self.left_s
 
 
 @dataclass(frozen=True)
@@ -103,11 +102,11 @@ def prospects(belief: Belief, by: Order = "yield") -> list[Prospect]:
     What people, or an interruption, put first or last comes there whatever is to be expected.
     """
     known = outlook(belief.targets.values())
-    found = [
-        Prospect(t, known.probability(t.pick), known.seconds(t.pick), travel_s(belief, t))
-        for t in belief.targets.values()
-        if t.status == "queued"
-    ]
+    found = []
+    for target in belief.targets.values():
+        if target.status == "queued":
+            p = known.probability(target.pick)
+            found.append(Prospect(target, p, known.seconds(p), travel_s(belief, target)))
     if by == "yield":
         found.sort(key=lambda p: -p.per_hour)
     elif by == "survey":

@@ -393,11 +393,6 @@ class RunPlan(Frozen):
         if instrument.calibration is not None:
             given = instrument.calibration
             path = given if given.is_absolute() else base / given
-            if not path.is_file():
-                raise MaterialError(
-                    f"instrument.calibration = {path} is no file; make one with "
-                    f"`lodestem calibrate`"
-                )
             instrument = instrument.replace(calibration=path)
         budget = self.budget
         if budget.specimen_e_per_A2 is None:
@@ -417,8 +412,9 @@ class RunPlan(Frozen):
         data = self.model_dump(mode="json", by_alias=True)
         structure = self.structure_path.read_bytes()
         data["sample"]["structure"] = hashlib.sha256(structure).hexdigest()
-        if self.instrument.calibration is not None:
-            held = self.instrument.calibration.read_bytes()
+        path = self.instrument.calibration
+        if path is not None:  # one that is not there is refused by `feasibility`
+            held = path.read_bytes() if path.is_file() else b""
             data["instrument"]["calibration"] = hashlib.sha256(held).hexdigest()
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
