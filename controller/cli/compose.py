@@ -37,6 +37,7 @@ from controller.injection.night import (
 )
 from controller.plan.feasibility import problems
 from controller.plan.run import PlanError, RunMode, RunPlan
+from controller.record.disk import storing
 from controller.record.events import CalibrationAlarmed, ExposureMade, RunEnded
 from controller.record.journal import Entry, Journal, JournalError
 from controller.record.notify.channels import channels_of
@@ -420,7 +421,8 @@ def _carry_out(
         if (run_dir / "journal.jsonl").exists():
             build_report(run_dir)
         raise
-    report = build_report(run_dir)
+    with storing("the report"):
+        report = build_report(run_dir)
     shelve(plan, run_dir)
     return NightResult(run_dir, ended, report)
 

@@ -7,6 +7,7 @@ whatever else goes wrong, the beam is blanked and the journal says how the run e
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ from controller.decision.recovery import fitting_fluence, recover, with_less
 from controller.decision.rig import Rig
 from controller.decision.steps import perform
 from controller.decision.steps.scan import folder_of, reconstructed
-from controller.hardware.errors import MicroscopeError
+from controller.hardware.errors import MicroscopeError, StorageError
 from controller.plan.run import RunMode
 from controller.record.events import (
     Answered,
@@ -47,6 +48,8 @@ from controller.record.events import (
 )
 from controller.record.inbox import Inbox
 from controller.record.journal import Entry, Journal
+
+log = logging.getLogger("lodestem")
 
 MAX_STEPS = 100_000
 """A run that takes more steps than this does not converge; it is held."""
@@ -123,6 +126,8 @@ class AgentLoop:
         except KeyboardInterrupt:
             self._finish(EndRun("stopped", "stopped by a person (interrupt)"))
             raise
+        except StorageError as error:  # not even the journal can be written
+            ended = self._finish(EndRun("held", str(error)))
         except BaseException as error:
             self._finish(EndRun("fault", f"{type(error).__name__}: {error}"))
             raise
@@ -275,7 +280,10 @@ class AgentLoop:
         ended = RunEnded.model_validate(
             {"outcome": end.outcome, "reason": reason, "beam_blanked": blanked}
         )
-        self._emit(ended)
+        try:
+            self._emit(ended)
+        except StorageError:
+            log.exception("the end of the run could not be journaled; %s", reason)
         return ended
 
     def _emit(self, event: Event) -> None:

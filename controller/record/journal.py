@@ -21,6 +21,7 @@ from typing import Any, Self
 from pydantic import ValidationError
 
 from controller.hardware.clock import Clock
+from controller.record.disk import storing
 from controller.record.events import EVENT, EVENTS_VERSION, Event
 
 GENESIS = "0" * 64
@@ -94,7 +95,13 @@ class Journal:
         self._listeners.append(listener)
 
     def append(self, event: Event) -> Entry:
-        """Write `event` durably."""
+        """Write `event` durably.
+
+        Raises
+        ------
+        StorageError
+            The disk refuses; the journal is as it was.
+        """
         line: dict[str, Any] = {
             "v": EVENTS_VERSION,
             "seq": self._sequence,
@@ -104,7 +111,8 @@ class Journal:
             "prev": self._prev,
         }
         raw, digest = chained(line)
-        self._write(raw)
+        with storing("the journal"):
+            self._write(raw)
         entry = Entry(self._sequence, line["utc"], line["clock_s"], event, digest)
         self._sequence += 1
         self._prev = digest

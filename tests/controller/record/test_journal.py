@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.hardware.clock import VirtualClock
+from controller.hardware.errors import DiskFullError
 from controller.record.events import HeightFound, RunEnded, StepEnded, StepStarted
 from controller.record.journal import (
     GENESIS,
@@ -206,7 +207,7 @@ def test_a_line_that_the_disk_refuses_leaves_no_half_of_itself(
             raise OSError(errno.ENOSPC, "no space left on device")
 
         monkeypatch.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="no space"):
+        with pytest.raises(DiskFullError, match="the journal could not be written"):
             journal.append(StepEnded(step=1, ok=True))
         assert path.read_bytes() == whole
         monkeypatch.setattr(os, "fsync", real)
