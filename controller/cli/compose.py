@@ -7,6 +7,7 @@ call, and what a script of the user's may call.
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,7 +20,7 @@ from controller.cli.output import InputError
 from controller.decision.approval import Approver, Unattended
 from controller.decision.illumination import detector_for
 from controller.decision.night import SERVER, Parts, planned_tiles, run_identity, start_night
-from controller.decision.pipeline import Workshop, dask_workshop, local_workshop
+from controller.decision.pipeline import Modelled, Workshop, dask_workshop, local_workshop
 from controller.decision.resume import Booked, Interrupted, read_interrupted, resume_night
 from controller.decision.rig import Eyes
 from controller.hardware.clock import Clock, VirtualClock, WallClock
@@ -36,6 +37,7 @@ from controller.injection.night import (
 )
 from controller.plan.feasibility import problems
 from controller.plan.run import PlanError, RunMode, RunPlan
+from controller.record.disk import storing
 from controller.record.events import CalibrationAlarmed, ExposureMade, RunEnded
 from controller.record.journal import Entry, Journal, JournalError
 from controller.record.notify.channels import channels_of
@@ -122,14 +124,25 @@ def shipped_eyes(plan: RunPlan) -> Eyes:
 
 @contextmanager
 def open_instrument(
-    plan: RunPlan, run_dir: Path, *, clock: Clock | None = None, auditor: JournalAuditor
+    plan: RunPlan,
+    run_dir: Path,
+    *,
+    clock: Clock | None = None,
+    auditor: JournalAuditor,
+    disk: Path | None = None,
 ) -> Iterator[OpenSession]:
     """Open the plan's instrument under its limits and budgets, and check the plan against it.
+
+    Parameters
+    ----------
+    disk
+        Folder whose disk has to hold the night. Default: `run_dir`.
 
     Raises
     ------
     InputError
-        Unknown driver, bad driver options, or a plan that this instrument cannot carry out.
+        Unknown driver, bad driver options, or a plan that cannot be carried out here: with every
+        reason at once.
     """
     from controller.backends.registry import UnknownAdapterError
 
@@ -161,17 +174,32 @@ def open_instrument(
     except (ValueError, UnknownAdapterError, LimitError) as error:
         raise InputError(str(error), "see `lodestem doctor` for what is installed") from error
     with session:
-        if plan.instrument.calibration is not None:
-            adopt_calibration(session, plan, plan.instrument.calibration)
+        unfit = []
+        if plan.instrument.calibration is not None and plan.instrument.calibration.is_file():
+            try:
+                adopt_calibration(session, plan, plan.instrument.calibration)
+            except InputError as error:
+                unfit.append(str(error))
         capabilities = session.microscope.capabilities
-        tiles = len(planned_tiles(plan, capabilities, session.microscope.calibration))
-        found = problems(plan, capabilities, session.microscope.stage.limits(), tiles=tiles)
+        found = unfit + problems(
+            plan,
+            capabilities,
+            session.microscope.stage.limits(),
+            tiles=len(planned_tiles(plan, capabilities, session.microscope.calibration)),
+            free_bytes=shutil.disk_usage(_existing(disk or run_dir)).free,
+        )
         if found:
             raise InputError(
                 "this instrument cannot carry out the plan:\n  " + "\n  ".join(found),
                 "nothing was moved or exposed; correct the plan and check it with --dry-run",
             )
         yield session
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the one in which it will be made."""
+    folder = folder.resolve()
+    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def adopt_calibration(session: OpenSession, plan: RunPlan, path: Path) -> None:
@@ -309,7 +337,7 @@ def resume_run(
         run = read_interrupted(run_dir)
     except JournalError as error:
         raise InputError(str(error), "nothing was touched") from error
-    last = run.entries[-1].event
+    last = run.last.event
     if isinstance(last, RunEnded) and last.outcome in ("completed", "goals_missed"):
         raise InputError(
             f"the run in {run_dir} is over ({last.outcome}: {last.reason}); nothing was touched",
@@ -345,7 +373,11 @@ def _carry_out(
             _refuse_without_dead_man(microscope, mode)
             camera = detector_for(microscope.capabilities, Mode.IMAGE)
             with (
-                Journal(run_dir / "journal.jsonl", microscope.clock) as journal,
+                Journal(
+                    run_dir / "journal.jsonl",
+                    microscope.clock,
+                    last=None if run is None else run.last,
+                ) as journal,
                 PostOffice(
                     plan.notifications,
                     plan.name,
@@ -355,7 +387,7 @@ def _carry_out(
                 ExitStack() as opened,
             ):
                 journal.listen(post)
-                workshop = workshop_of(plan, eyes)
+                workshop = workshop_of(plan, eyes, microscope.clock)
                 if workshop is not None:
                     opened.callback(workshop.close)
                 if listener is not None:
@@ -389,7 +421,8 @@ def _carry_out(
         if (run_dir / "journal.jsonl").exists():
             build_report(run_dir)
         raise
-    report = build_report(run_dir)
+    with storing("the report"):
+        report = build_report(run_dir)
     shelve(plan, run_dir)
     return NightResult(run_dir, ended, report)
 
@@ -399,12 +432,17 @@ def with_workers(plan: RunPlan) -> RunPlan:
     wanted = plan.reconstruction
     if wanted.workers is not None:
         return plan
-    is_virtual = plan.instrument.backend == "sim" and not plan.instrument.options.get("realtime")
-    return plan.replace(reconstruction=wanted.replace(workers=0 if is_virtual else 1))
+    return plan.replace(reconstruction=wanted.replace(workers=0 if _is_virtual(plan) else 1))
 
 
-def workshop_of(plan: RunPlan, eyes: Eyes) -> Workshop | None:
+def _is_virtual(plan: RunPlan) -> bool:
+    return plan.instrument.backend == "sim" and not plan.instrument.options.get("realtime")
+
+
+def workshop_of(plan: RunPlan, eyes: Eyes, clock: Clock) -> Workshop | None:
     """Where scans are reconstructed beside the night, if the plan wants that.
+
+    On a simulated instrument in virtual time results come when the plan says that they do.
 
     Raises
     ------
@@ -414,10 +452,11 @@ def workshop_of(plan: RunPlan, eyes: Eyes) -> Workshop | None:
     wanted = plan.reconstruction
     if not wanted.is_beside:
         return None
+    modelled = Modelled(clock, wanted.modelled_time_s) if _is_virtual(plan) else None
     if not wanted.scheduler:
-        return local_workshop(eyes.reconstructor, wanted.workers or 1)
+        return local_workshop(eyes.reconstructor, wanted.workers or 1, modelled)
     try:
-        return dask_workshop(eyes.reconstructor, wanted.scheduler)
+        return dask_workshop(eyes.reconstructor, wanted.scheduler, modelled)
     except (OSError, ModuleNotFoundError) as error:
         raise InputError(
             f"the Dask scheduler at {wanted.scheduler} cannot be used: {error}",

@@ -196,7 +196,7 @@ def _dry_run(plan: RunPlan, out: Path, output: Output) -> None:
     # the instrument is opened, looked at and closed: nothing moves and nothing is exposed
     with (
         tempfile.TemporaryDirectory() as scratch,
-        open_instrument(plan, Path(scratch), auditor=JournalAuditor()) as session,
+        open_instrument(plan, Path(scratch), auditor=JournalAuditor(), disk=out) as session,
     ):
         microscope = session.microscope
         tiles = len(planned_tiles(plan, microscope.capabilities, microscope.calibration))

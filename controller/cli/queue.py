@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from controller.cli.output import InputError, command
 from controller.decision.belief import Belief, fold
+from controller.decision.yields import prospects
 from controller.record.events import RunEnded
 from controller.record.inbox import QueueRequest, send
 from controller.record.journal import JournalError, read_journal
@@ -49,9 +50,14 @@ def ask_command(run_dir: Path, fields: dict[str, Any], *, as_json: bool) -> None
 
 
 def rows_of(belief: Belief) -> list[dict[str, Any]]:
-    """The crystals in the order in which they are gone to."""
+    """The crystals: first what was gone to, then what is left, in its order."""
+    plan = belief.started.plan if belief.started else {}
+    left = prospects(belief, plan.get("agent", {}).get("order", "yield"))
+    per_hour = {prospect.target.name: round(prospect.per_hour, 2) for prospect in left}
+    others = [target for target in belief.targets.values() if target.name not in per_hour]
     return [
         {
+            "accepted_per_hour": per_hour.get(target.name),
             "crystal": target.name,
             "status": target.status,
             "score": target.pick.score,
@@ -60,7 +66,7 @@ def rows_of(belief: Belief) -> list[dict[str, Any]]:
             "spent_e_per_A2": belief.spent_e_per_A2.get(target.name, 0.0),
             "reason": target.reason or target.pick.reason,
         }
-        for target in belief.targets.values()
+        for target in [*others, *(prospect.target for prospect in left)]
     ]
 
 

@@ -7,10 +7,11 @@ arrive at the same belief.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
+from controller.decision.frozen import SharedMap, replace
 from controller.decision.goniometer_filter import SURPRISING
 from controller.hardware.values import Purpose, StagePose
 from controller.record.events import (
@@ -46,7 +47,24 @@ from controller.record.events import (
 Status = Literal["queued", "active", "scanned", "done", "skipped", "failed"]
 """``scanned``: its scan waits for the reconstruction while the night goes on."""
 
-_NOTHING: Mapping[str, Target] = MappingProxyType({})
+_NOTHING: SharedMap[str, Target] = SharedMap()
+
+
+@dataclass(frozen=True)
+class Experience:
+    """What a crystal that is done with has taught: all that is kept of it."""
+
+    seconds: float
+    """From going there to leaving it."""
+    off_deg: float | None = None
+    """From its zone axis, as first read."""
+    thickness_nm: float | None = None
+    patterns: int = 0
+    fluence_e_per_A2: float | None = None
+    """Of its scan; None without one."""
+    defocus_nm: float | None = None
+    """At the crystal, as its reconstruction found it."""
+    resolution_A: float | None = None
 
 
 @dataclass(frozen=True)
@@ -91,9 +109,15 @@ class Target:
     scan: ScanTaken | None = None
     reconstruction: Reconstructed | None = None
     faults: tuple[Fault, ...] = ()
+    fits_e_per_A2: float | None = None
+    """What the dose budgets leave for its scan, where that is less than was asked for."""
     rejected: str = ""
     """What a person said against it."""
     reason: str = ""
+    begun_s: float = 0.0
+    """When it was gone to, since the start of the run."""
+    experience: Experience | None = None
+    """Once it has been scanned or left."""
 
     @property
     def last_answered(self) -> TiltFitted | None:
@@ -120,7 +144,10 @@ class Belief:
     """From where the survey saw things to where they are, as last looked at."""
     picks: tuple[tuple[int, Pick], ...] = ()
     chosen: bool = False
-    targets: Mapping[str, Target] = field(default_factory=lambda: _NOTHING)
+    targets: SharedMap[str, Target] = field(default_factory=lambda: _NOTHING)
+    put_first: frozenset[str] = frozenset()
+    put_last: frozenset[str] = frozenset()
+    """Crystals that a person put there, or that were interrupted."""
     active: str | None = None
     pose: StagePose | None = None
     """Where the stage was last seen."""
@@ -130,9 +157,11 @@ class Belief:
     """Alpha and beta as read since they last moved."""
     instrument: InstrumentState | None = None
     """What the crystals so far have taught of goniometer and camera."""
-    spent_e_per_A2: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    spent_e_per_A2: SharedMap[str, float] = field(default_factory=SharedMap)
     """Charged to each area by name, the data themselves aside."""
     steps: int = 0
+    clock_s: float = 0.0
+    """When the last step began, since the start of the run."""
     faults: tuple[Fault, ...] = ()
     faults_in_a_row: int = 0
     held: str = ""
@@ -219,7 +248,7 @@ def update(belief: Belief, event: Event) -> Belief:  # noqa: C901  a table over 
                 name: Target(name, pick, x_um=pick.x_um + dx_um, y_um=pick.y_um + dy_um)
                 for name, pick in event.targets.items()
             }
-            return replace(belief, chosen=True, targets=MappingProxyType(targets))
+            return replace(belief, chosen=True, targets=SharedMap(targets))
         case Fault():
             belief = replace(
                 belief,
@@ -231,7 +260,14 @@ def update(belief: Belief, event: Event) -> Belief:  # noqa: C901  a table over 
             return (
                 belief
                 if target is None
-                else _with(belief, replace(target, faults=(*target.faults, event)))
+                else _with(
+                    belief,
+                    replace(
+                        target,
+                        faults=(*target.faults, event),
+                        fits_e_per_A2=event.fits_e_per_A2 or target.fits_e_per_A2,
+                    ),
+                )
             )
         case StepEnded():
             return replace(belief, faults_in_a_row=0) if event.ok else belief
@@ -267,7 +303,8 @@ def _resumed(belief: Belief, event: RunResumed) -> Belief:
         prior=belief.instrument,
         faults=target.faults,
     )
-    return replace(_with(belief, again), active=None)
+    first = belief.put_first | {again.name}
+    return replace(_with(belief, again), active=None, put_first=first)
 
 
 def _map_checked(belief: Belief, event: MapChecked) -> Belief:
@@ -286,7 +323,7 @@ def _map_checked(belief: Belief, event: MapChecked) -> Belief:
         belief,
         map_open=False,
         map_shift_um=event.shift_um,
-        targets=MappingProxyType(targets),
+        targets=SharedMap(targets),
     )
 
 
@@ -305,26 +342,42 @@ def _queue_changed(belief: Belief, event: QueueChanged) -> Belief:
         case "add" if event.pick is not None and event.target is not None:
             pick, (dx_um, dy_um) = event.pick, belief.map_shift_um
             added = Target(event.target, pick, x_um=pick.x_um + dx_um, y_um=pick.y_um + dy_um)
-            return replace(belief, targets=MappingProxyType({event.target: added} | targets))
+            return _put_first(belief, added, targets)
         case "skip" if target is not None and target.status == "active":
             return _with(belief, replace(target, rejected=asked))
         case "first" if target is not None:
-            del targets[target.name]
-            return replace(belief, targets=MappingProxyType({target.name: target} | targets))
+            return _put_first(belief, target, targets)
         case "last" if target is not None:
             del targets[target.name]
-            return replace(belief, targets=MappingProxyType(targets | {target.name: target}))
+            return replace(
+                belief,
+                targets=SharedMap(targets | {target.name: target}),
+                put_first=belief.put_first - {target.name},
+                put_last=belief.put_last | {target.name},
+            )
         case _:
             return belief
 
 
+def _put_first(belief: Belief, target: Target, targets: dict[str, Target]) -> Belief:
+    others = {name: other for name, other in targets.items() if name != target.name}
+    return replace(
+        belief,
+        targets=SharedMap({target.name: target} | others),
+        put_first=belief.put_first | {target.name},
+        put_last=belief.put_last - {target.name},
+    )
+
+
 def _step_started(belief: Belief, event: StepStarted) -> Belief:
-    belief = replace(belief, steps=event.step + 1)
+    belief = replace(belief, steps=event.step + 1, clock_s=event.at_s)
     target = belief.find(event.target)
     if target is None:
         return belief
     if event.action == "Visit":
-        target = replace(target, status="active", visited=True, prior=belief.instrument)
+        target = replace(
+            target, status="active", visited=True, prior=belief.instrument, begun_s=event.at_s
+        )
         belief = replace(belief, active=target.name)
     if event.action == "Tilt":
         target = replace(target, moves=target.moves + 1, before_tilt=belief.asked_deg)
@@ -342,9 +395,9 @@ def _step_started(belief: Belief, event: StepStarted) -> Belief:
 def _charged(belief: Belief, event: ExposureMade) -> Belief:
     if event.state not in ("SETTLED", "UNKNOWN") or event.purpose is Purpose.DATA:
         return belief
-    spent = dict(belief.spent_e_per_A2)
-    spent[event.area] = spent.get(event.area, 0.0) + event.charged_e_per_A2
-    return replace(belief, spent_e_per_A2=MappingProxyType(spent))
+    spent = belief.spent_e_per_A2
+    after = spent.get(event.area, 0.0) + event.charged_e_per_A2
+    return replace(belief, spent_e_per_A2=spent.with_(event.area, after))
 
 
 def _answered(belief: Belief, event: Answered) -> Belief:
@@ -376,9 +429,49 @@ def _target_event(belief: Belief, event: Event) -> Belief:
         return belief
     if isinstance(event, PosteriorUpdated):
         belief = replace(belief, instrument=_learnt(target, event))
-    belief = _with(belief, _after(target, event))
+    match event:
+        case ScanHandedOver():
+            learnt = _experience(target, belief.clock_s)
+            target = replace(target, status="scanned", experience=learnt)
+        case TargetEnded():
+            target = _closed(target, event, belief.clock_s)
+        case _:
+            target = _after(target, event)
+    belief = _with(belief, target)
     over = isinstance(event, TargetEnded | ScanHandedOver) and belief.active == event.target
     return replace(belief, active=None) if over else belief
+
+
+def _closed(target: Target, event: TargetEnded, clock_s: float) -> Target:
+    """The crystal as it is remembered: a night of thousands keeps no pattern of those before."""
+    return Target(
+        target.name,
+        target.pick,
+        status=event.status,
+        reason=event.reason,
+        x_um=target.x_um,
+        y_um=target.y_um,
+        visited=target.visited,
+        radius_nm=target.radius_nm,
+        faults=target.faults,
+        begun_s=target.begun_s,
+        experience=_experience(target, clock_s) if target.visited else None,
+    )
+
+
+def _experience(target: Target, clock_s: float) -> Experience:
+    """What a crystal teaches, left at `clock_s`; what came later is added to what was known."""
+    known, result = target.experience, target.reconstruction
+    answered = [fit for fit in target.fits if fit.answered]
+    return Experience(
+        seconds=clock_s - target.begun_s if known is None else known.seconds,
+        off_deg=answered[0].misorientation_deg if answered else None,
+        thickness_nm=answered[-1].thickness_nm if answered else None,
+        patterns=len(target.fits),
+        fluence_e_per_A2=target.scan.fluence_e_per_A2 if target.scan else None,
+        defocus_nm=result.defocus_nm if result else None,
+        resolution_A=result.resolution_A if result else None,
+    )
 
 
 def _learnt(target: Target, event: PosteriorUpdated) -> InstrumentState | None:
@@ -388,7 +481,7 @@ def _learnt(target: Target, event: PosteriorUpdated) -> InstrumentState | None:
     return target.prior if event.state.dropped or surprised else event.state.instrument
 
 
-def _after(target: Target, event: Event) -> Target:  # noqa: C901  a table over the union
+def _after(target: Target, event: Event) -> Target:
     """The crystal after an event about it."""
     match event:
         case Moved():
@@ -407,12 +500,8 @@ def _after(target: Target, event: Event) -> Target:  # noqa: C901  a table over 
             return replace(target, beam_tilt_mrad=event.achieved_mrad)
         case ScanTaken():
             return replace(target, scan=event)
-        case ScanHandedOver():
-            return replace(target, status="scanned")
         case Reconstructed():
             return replace(target, reconstruction=event)
-        case TargetEnded():
-            return replace(target, status=event.status, reason=event.reason)
         case _:
             return target
 
@@ -479,6 +568,4 @@ def _located(target: Target, event: Located) -> Target:
 
 
 def _with(belief: Belief, target: Target) -> Belief:
-    targets = dict(belief.targets)
-    targets[target.name] = target
-    return replace(belief, targets=MappingProxyType(targets))
+    return replace(belief, targets=belief.targets.with_(target.name, target))

@@ -7,10 +7,12 @@ whatever else goes wrong, the beam is blanked and the journal says how the run e
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from controller.decision.actions import (
+    AcquireScan,
     Action,
     Decision,
     EndRun,
@@ -29,11 +31,11 @@ from controller.decision.pipeline import Order, Workshop
 from controller.decision.policy import decide
 from controller.decision.queue import attend
 from controller.decision.recovery import Answer as RecoveryAnswer
-from controller.decision.recovery import recover
+from controller.decision.recovery import fitting_fluence, recover, with_less
 from controller.decision.rig import Rig
 from controller.decision.steps import perform
 from controller.decision.steps.scan import folder_of, reconstructed
-from controller.hardware.errors import MicroscopeError
+from controller.hardware.errors import MicroscopeError, StorageError
 from controller.plan.run import RunMode
 from controller.record.events import (
     Answered,
@@ -46,6 +48,8 @@ from controller.record.events import (
 )
 from controller.record.inbox import Inbox
 from controller.record.journal import Entry, Journal
+
+log = logging.getLogger("lodestem")
 
 MAX_STEPS = 100_000
 """A run that takes more steps than this does not converge; it is held."""
@@ -122,6 +126,8 @@ class AgentLoop:
         except KeyboardInterrupt:
             self._finish(EndRun("stopped", "stopped by a person (interrupt)"))
             raise
+        except StorageError as error:  # not even the journal can be written
+            ended = self._finish(EndRun("held", str(error)))
         except BaseException as error:
             self._finish(EndRun("fault", f"{type(error).__name__}: {error}"))
             raise
@@ -224,6 +230,7 @@ class AgentLoop:
                 target=action_target(action),
                 details=action_details(action),
                 reason=reason,
+                at_s=round(self._rig.microscope.clock.now_s() - self._start_s, 3),
             )
         )
         try:
@@ -236,7 +243,14 @@ class AgentLoop:
 
     def _handle(self, action: Action, error: MicroscopeError) -> None:
         target = action_target(action)
-        recovery = recover(error, self._belief, target, self._rig.plan.recovery)
+        plan = self._rig.plan
+        recovery = recover(error, self._belief, target, plan.recovery)
+        fits = None
+        if isinstance(action, AcquireScan) and "DoseLimit" not in plan.recovery:
+            fits = fitting_fluence(error, action.fluence_e_per_A2)
+            least = plan.scan.least_share * plan.scan.fluence_e_per_A2
+            already = self._belief.target(action.target).fits_e_per_A2 is not None
+            recovery = (None if already else with_less(error, fits, least)) or recovery
         self._emit(
             Fault(
                 error=error.code,
@@ -246,6 +260,7 @@ class AgentLoop:
                 beam_state=error.beam_state.value,
                 dose_state=error.dose_state.value,
                 handled=recovery.reason,
+                fits_e_per_A2=fits,
             )
         )
         if recovery.answer is RecoveryAnswer.SKIP_TARGET and target is not None:
@@ -265,7 +280,10 @@ class AgentLoop:
         ended = RunEnded.model_validate(
             {"outcome": end.outcome, "reason": reason, "beam_blanked": blanked}
         )
-        self._emit(ended)
+        try:
+            self._emit(ended)
+        except StorageError:
+            log.exception("the end of the run could not be journaled; %s", reason)
         return ended
 
     def _emit(self, event: Event) -> None:

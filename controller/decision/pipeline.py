@@ -3,6 +3,10 @@
 Each scan is a job for a worker process, or for a Dask scheduler that somebody else runs.  A worker
 that dies gets its job again once; the second time that is the result.  What is under way is lost
 with the program and begun again by the next session: the result is a function of the scan file.
+
+In virtual time the workers are as fast as the plan says, not as fast as this machine: a result
+enters at a modelled time, the night waits for it in real time if it must, and the same seed is
+the same night.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from controller.hardware.clock import Clock
 from controller.perception.protocols import ReconstructionReading, Reconstructor
 
 ATTEMPTS = 2
@@ -49,7 +54,17 @@ class Order:
 class _Running:
     order: Order
     job: Job
+    due_s: float
     attempts: int = 1
+
+
+@dataclass(frozen=True)
+class Modelled:
+    """Virtual time of the workers."""
+
+    clock: Clock
+    seconds: float
+    """That a reconstruction takes."""
 
 
 class Workshop:
@@ -65,6 +80,8 @@ class Workshop:
         Called at the end.
     restart
         Gives a new `submit` after the workers have died.
+    modelled
+        In virtual time: when results come. None: when they are there.
     """
 
     def __init__(
@@ -74,11 +91,13 @@ class Workshop:
         *,
         close: Callable[[], None] = lambda: None,
         restart: Callable[[], Submit] | None = None,
+        modelled: Modelled | None = None,
     ) -> None:
         self._reconstructor = reconstructor
         self._submit = submit
         self._close = close
         self._restart = restart
+        self._modelled = modelled
         self._running: dict[str, _Running] = {}
 
     @property
@@ -89,13 +108,16 @@ class Workshop:
     def order(self, order: Order) -> None:
         """Begin one; an order for a target that is pending is the same order."""
         if order.target not in self._running:
-            self._running[order.target] = _Running(order, self._begin(order))
+            due_s = 0.0
+            if self._modelled is not None:
+                due_s = self._modelled.clock.now_s() + self._modelled.seconds
+            self._running[order.target] = _Running(order, self._begin(order), due_s)
 
     def collect(self) -> list[tuple[Order, ReconstructionReading]]:
         """What has come since the last time."""
         found = []
         for running in list(self._running.values()):
-            if not running.job.done():
+            if not self._has_come(running):
                 continue
             try:
                 reading = running.job.result()
@@ -117,7 +139,9 @@ class Workshop:
         return found
 
     def wait(self, timeout_s: float) -> None:
-        """Return when something has come, or after `timeout_s` of real time."""
+        """Return when something has come, or after `timeout_s` of real time (virtual: at once)."""
+        if self._modelled is not None:
+            return
         end_s = time.monotonic() + timeout_s
         while self._running and time.monotonic() < end_s:
             if any(running.job.done() for running in self._running.values()):
@@ -127,6 +151,11 @@ class Workshop:
     def close(self) -> None:
         """Give up what is under way."""
         self._close()
+
+    def _has_come(self, running: _Running) -> bool:
+        if self._modelled is None:
+            return running.job.done()
+        return self._modelled.clock.now_s() >= running.due_s
 
     def _begin(self, order: Order) -> Job:
         return self._submit(
@@ -145,7 +174,9 @@ def reconstruct_order(
     return reconstructor.reconstruct(scan, out, expected_defocus_nm=expected_defocus_nm)
 
 
-def local_workshop(reconstructor: Reconstructor, workers: int) -> Workshop:
+def local_workshop(
+    reconstructor: Reconstructor, workers: int, modelled: Modelled | None = None
+) -> Workshop:
     """Worker processes on this machine."""
     pools: list[Executor] = []
 
@@ -159,10 +190,12 @@ def local_workshop(reconstructor: Reconstructor, workers: int) -> Workshop:
         while pools:
             pools.pop().shutdown(wait=False, cancel_futures=True)
 
-    return Workshop(reconstructor, start(), close=stop, restart=start)
+    return Workshop(reconstructor, start(), close=stop, restart=start, modelled=modelled)
 
 
-def dask_workshop(reconstructor: Reconstructor, address: str) -> Workshop:
+def dask_workshop(
+    reconstructor: Reconstructor, address: str, modelled: Modelled | None = None
+) -> Workshop:
     """Workers behind a Dask scheduler, which may be other machines that see the run folder.
 
     Raises
@@ -179,4 +212,4 @@ def dask_workshop(reconstructor: Reconstructor, address: str) -> Workshop:
     def submit(function: Callable[..., ReconstructionReading], *args: object) -> Job:
         return cast(Job, client.submit(function, *args, pure=False))
 
-    return Workshop(reconstructor, submit, close=client.close)
+    return Workshop(reconstructor, submit, close=client.close, modelled=modelled)

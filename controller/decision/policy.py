@@ -1,8 +1,10 @@
 """The agent's policy: (plan, belief) -> the next action, with its reason in words.  Pure.
 
-One crystal after the other, best first: go there, find it, bring it to eucentric height, read
-its tilt, tilt, find it again, read again, until it stands on its zone axis or the moves or the
-budget are used up; then scan it with the defocus that its height asks for, look at the result.
+One crystal after the other, the most promising first (:mod:`controller.decision.yields`): go there,
+find it, bring it to eucentric height, read its tilt, tilt, find it again, read again, until it
+stands on its zone axis or the moves or the budget are used up; then scan it with the defocus that
+its height asks for and the fluence that earlier scans ask for
+(:mod:`controller.decision.conditions`), look at the result.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import math
 
 import numpy as np
 
-from controller.decision import dose_plan
+from controller.decision import conditions, dose_plan
 from controller.decision.actions import (
     AcquireScan,
     CheckMap,
@@ -37,6 +39,7 @@ from controller.decision.belief import Belief, Target
 from controller.decision.forecast import BOUND_OVER_PLANNED
 from controller.decision.goniometer_filter import Forecast, aim, beam_onto_zone, forecast
 from controller.decision.knowledge import (
+    NEAR_DEG,
     beam_diameter_nm,
     forecast_here,
     is_doubtful,
@@ -47,6 +50,8 @@ from controller.decision.knowledge import (
     zones_of,
 )
 from controller.decision.reachable import in_words, name
+from controller.decision.yields import in_words as in_words_of_yield
+from controller.decision.yields import outlook, prospects
 from controller.hardware.values import Axis, PartialPose, StageLimits
 from controller.plan.run import RunPlan
 from controller.record.events import FilterState, GoniometerSetting, RunStarted
@@ -149,14 +154,29 @@ def _next_target(plan: RunPlan, belief: Belief) -> Decision:
     waiting = len(belief.waiting)
     if belief.done + waiting >= plan.targets.wanted or waiting >= plan.reconstruction.most_waiting:
         return _wait_for_results(belief)
-    for target in belief.targets.values():
-        if target.status == "queued":
-            return Decision(
-                Visit(target.name, target.x_um, target.y_um),
-                f"best of those left: probability {target.pick.score:.2f} to be usable, "
-                f"usable radius {target.pick.radius_nm:.0f} nm",
-            )
-    return _end_or_wait(plan, belief, "no crystal is left in the queue")
+    chosen = _best_queued(plan, belief)
+    if chosen is None:
+        return _end_or_wait(plan, belief, "no crystal is left in the queue")
+    target, reason = chosen
+    return Decision(Visit(target.name, target.x_um, target.y_um), reason)
+
+
+def _best_queued(plan: RunPlan, belief: Belief) -> tuple[Target, str] | None:
+    """The crystal that comes next, and why; people come before expectations."""
+    queue = prospects(belief, plan.agent.order)
+    if not queue:
+        return None
+    best, *others = queue
+    if best.target.name in belief.put_first:
+        return best.target, "it was put first, by a person or by the interruption of its alignment"
+    if plan.agent.order == "yield":
+        seen = outlook(belief.targets.values()).seen
+        return best.target, in_words_of_yield(best, others, seen)
+    pick = best.target.pick
+    return best.target, (
+        f"first of those left by {plan.agent.order}: probability {pick.score:.2f} to be usable, "
+        f"usable radius {pick.radius_nm:.0f} nm"
+    )
 
 
 def _end_or_wait(plan: RunPlan, belief: Belief, reason: str) -> Decision:
@@ -184,19 +204,46 @@ def _for_target(plan: RunPlan, belief: Belief, target: Target, started: RunStart
     if target.undo_asked and target.can_undo:
         return _undo(belief, target, target.undo_asked)
     if not target.located:
-        if target.misses >= 2:
-            return _back_or_skip(belief, target, "lost: not found in two tracking pictures")
-        return Decision(Locate(target.name), "see where the crystal is and centre it")
+        return _locate(belief, target)
     if _height_is_open(plan, target):
+        if plan.agent.look_first and target.posterior is None:
+            return _look(plan, belief, target)
         return _find_height(plan, belief, target, started)
     if target.height is None or not target.height.ok:
         why = target.height.reason if target.height else "not measured"
         return _skip(target, f"its height, and so the focus, is not known ({why})")
     if not target.fresh_fit:
-        return _measure(plan, belief, target)
+        return _straight_there(plan, belief, target, started) or _measure(plan, belief, target)
     if target.zone is None or target.posterior is None:
         return _choose_zone(plan, belief, target)
     return _onto_axis(plan, belief, target, started)
+
+
+def _locate(belief: Belief, target: Target) -> Decision:
+    if target.misses >= 2:
+        return _back_or_skip(belief, target, "lost: not found in two tracking pictures")
+    return Decision(Locate(target.name), "see where the crystal is and centre it")
+
+
+def _look(plan: RunPlan, belief: Belief, target: Target) -> Decision:
+    """A pattern and what it says of the axes, untilted: needs no height."""
+    if not target.fresh_fit:
+        return _measure(plan, belief, target)
+    return _choose_zone(plan, belief, target)
+
+
+def _straight_there(
+    plan: RunPlan, belief: Belief, target: Target, started: RunStarted
+) -> Decision | None:
+    """The tilt to a far zone axis by the pattern from before the height was measured.
+
+    None where another pattern is to come first: near the axis, or with nothing known.
+    """
+    here = forecast_here(belief, target)
+    far_deg = max(2 * plan.alignment.beam_tilt_within_deg, NEAR_DEG)
+    if target.moves or here is None or here.off_deg - 2 * here.sigma_deg <= far_deg:
+        return None
+    return _tilt(plan, belief, target, started, here)
 
 
 def _height_is_open(plan: RunPlan, target: Target) -> bool:
@@ -403,10 +450,9 @@ def unreachable(limits: StageLimits, alpha_deg: float, beta_deg: float) -> str |
 
 
 def _scan(plan: RunPlan, belief: Belief, target: Target, where: str) -> Decision:
-    return Decision(
-        AcquireScan(target.name, plan.scan.fluence_e_per_A2, lens_defocus_nm(plan, belief, target)),
-        f"on axis ({where})",
-    )
+    fluence, because = conditions.fluence(plan, belief, target)
+    why = f"on axis ({where})" + (f", {because}" if because else "")
+    return Decision(AcquireScan(target.name, fluence, lens_defocus_nm(plan, belief, target)), why)
 
 
 def lens_defocus_nm(plan: RunPlan, belief: Belief, target: Target) -> float:

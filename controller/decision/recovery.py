@@ -12,8 +12,11 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from controller.decision.belief import Belief
-from controller.hardware.errors import MicroscopeError
+from controller.hardware.errors import DoseLimitError, MicroscopeError
 from controller.plan.recovery import RecoveryRule
+
+ROUNDING = 0.97
+"""Share of what a budget leaves that is asked for: the current moves between two readings."""
 
 
 class Answer(StrEnum):
@@ -102,6 +105,34 @@ def recover(
     whose = " of the plan" if name in wanted else ""
     reason = f"{answer.value} (rule {name}{whose}, occurrence {seen + 1} of {rule.limit})"
     return Recovery(answer, rule.wait_s if answer is Answer.WAIT else 0.0, reason)
+
+
+def fitting_fluence(error: MicroscopeError, asked_e_per_A2: float) -> float | None:
+    """Fluence of a scan that the budgets would have allowed, e/A2; None where nobody said.
+
+    Parameters
+    ----------
+    asked_e_per_A2
+        Planned fluence of the scan that was refused; what was booked for it is its upper bound.
+    """
+    said = error.snapshot
+    if not isinstance(error, DoseLimitError) or not said.get("asked_e_per_A2"):
+        return None
+    left = float(said["limit_e_per_A2"]) - float(said["charged_e_per_A2"])
+    return max(0.0, ROUNDING * asked_e_per_A2 * left / float(said["asked_e_per_A2"]))
+
+
+def with_less(
+    error: MicroscopeError, fits_e_per_A2: float | None, least_e_per_A2: float
+) -> Recovery | None:
+    """A scan with the fluence that is left, if that is worth one."""
+    if fits_e_per_A2 is None or not fits_e_per_A2 >= least_e_per_A2:
+        return None
+    reason = (
+        f"{Answer.RETRY.value} with {fits_e_per_A2:.3g} e/A2, which is what the dose budget "
+        f"leaves here (at least {least_e_per_A2:.3g} are worth a scan)"
+    )
+    return Recovery(Answer.RETRY, 0.0, reason)
 
 
 def table(wanted: Mapping[str, RecoveryRule]) -> dict[str, Rule]:

@@ -9,13 +9,13 @@ stage really stands is read, and the map is looked at again before anything else
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from uuid import UUID
 
-from controller.decision.belief import Belief, fold
+from controller.decision.belief import Belief, update
 from controller.decision.loop import AgentLoop
 from controller.decision.night import Parts
 from controller.decision.rig import ExposureIds, Rig
@@ -23,7 +23,6 @@ from controller.hardware.contract import Microscope
 from controller.hardware.values import Exposure, Frozen, Purpose, ScanReceipt
 from controller.plan.run import RunMode, RunPlan
 from controller.record.events import (
-    Event,
     ExposureMade,
     RunResumed,
     RunStarted,
@@ -53,29 +52,19 @@ class Interrupted:
     plan: RunPlan
     mode: RunMode
     run_id: str
-    entries: tuple[Entry, ...]
-
-    @property
-    def sessions(self) -> int:
-        """How often it was started or resumed."""
-        return sum(isinstance(e.event, RunStarted | RunResumed) for e in self.entries)
-
-    @property
-    def used_s(self) -> float:
-        """Time that its sessions took, by the clock of the instrument."""
-        begun, before_s = None, 0.0
-        last_s = 0.0
-        for entry in self.entries:
-            if isinstance(entry.event, RunStarted):
-                begun, before_s = entry.clock_s, 0.0
-            elif isinstance(entry.event, RunResumed):
-                begun, before_s = entry.clock_s, entry.event.used_s
-            last_s = entry.clock_s
-        return before_s + (0.0 if begun is None else max(0.0, last_s - begun))
+    belief: Belief
+    """Folded from the whole journal."""
+    last: Entry
+    sessions: int
+    """How often it was started or resumed."""
+    used_s: float
+    """Time that its sessions took, by the clock of the instrument."""
+    exposures: Mapping[str, str]
+    """Last journaled state of each exposure, by identifier."""
 
 
 def read_interrupted(run_dir: Path) -> Interrupted:
-    """Read a run folder for resumption.
+    """Read a run folder for resumption, one line of its journal in memory at a time.
 
     Raises
     ------
@@ -85,15 +74,40 @@ def read_interrupted(run_dir: Path) -> Interrupted:
     path = run_dir / "journal.jsonl"
     if not path.is_file():
         raise JournalError(f"{path} is missing: {run_dir} holds no run to resume")
-    entries = tuple(read_journal(path))
-    started = next((e.event for e in entries if isinstance(e.event, RunStarted)), None)
-    if started is None:
-        raise JournalError(f"{path} ends before its first line; start the plan anew elsewhere")
+    return interrupted(read_journal(path), str(path))
+
+
+def interrupted(entries: Iterable[Entry], source: str) -> Interrupted:
+    """The run that `entries` tell of.
+
+    Raises
+    ------
+    JournalError
+        None of them starts a run.
+    """
+    belief, started, last = Belief(), None, None
+    begun_s, before_s, sessions = 0.0, 0.0, 0
+    exposures: dict[str, str] = {}
+    for entry in entries:
+        event, last = entry.event, entry
+        belief = update(belief, event)
+        if isinstance(event, ExposureMade):
+            exposures[event.exposure_id] = event.state
+        elif isinstance(event, RunStarted | RunResumed):
+            begun_s, sessions = entry.clock_s, sessions + 1
+            before_s = event.used_s if isinstance(event, RunResumed) else 0.0
+            started = event if isinstance(event, RunStarted) else started
+    if started is None or last is None:
+        raise JournalError(f"{source} ends before its first line; start the plan anew elsewhere")
     return Interrupted(
         plan=RunPlan.model_validate(started.plan),
         mode=RunMode(started.mode),
         run_id=started.run_id,
-        entries=entries,
+        belief=belief,
+        last=last,
+        sessions=sessions,
+        used_s=before_s + max(0.0, last.clock_s - begun_s),
+        exposures=exposures,
     )
 
 
@@ -119,8 +133,7 @@ def resume_night(
         emit=parts.journal.append,
         new_id=ExposureIds(f"{run.run_id}/{run.sessions}"),
     )
-    events = [entry.event for entry in run.entries]
-    belief = fold(events)
+    belief = run.belief
     booked = of_run(run, booked)
     journal = parts.journal
     loop = AgentLoop(
@@ -133,7 +146,7 @@ def resume_night(
         inbox=Inbox(parts.store.folder),
         workshop=parts.workshop,
     )
-    for charge in unwritten(events, booked):
+    for charge in unwritten(run.exposures, booked):
         journal.append(charge)
     for settled in left_open(loop.belief, booked, rig):
         journal.append(settled)
@@ -166,9 +179,8 @@ def of_run(run: Interrupted, booked: Sequence[Booked]) -> list[Booked]:
     return [entry for entry in booked if entry.exposure.exposure_id in mine]
 
 
-def unwritten(events: Sequence[Event], booked: Sequence[Booked]) -> Iterator[ExposureMade]:
-    """Charges that are in the ledger and not in the journal."""
-    written = {e.exposure_id: e.state for e in events if isinstance(e, ExposureMade)}
+def unwritten(written: Mapping[str, str], booked: Sequence[Booked]) -> Iterator[ExposureMade]:
+    """Charges that are in the ledger and not in the journal, which holds the states `written`."""
     for entry in booked:
         exposure = entry.exposure
         if written.get(str(exposure.exposure_id), "").upper() == entry.state.upper():

@@ -29,11 +29,18 @@ NEEDED_SETTINGS = frozenset(
 """Of the optics: what `decision.illumination` changes."""
 BOUND = 1.3
 """The ledger books upper bounds, this much above the planned mean."""
+SPARE_GB = 0.5
+"""Left free on the disk whatever happens; a scan refuses to begin with less."""
 PA_TO_ELECTRONS_PER_S = 6.241509e6
 
 
 def problems(
-    plan: RunPlan, capabilities: Capabilities, limits: StageLimits, *, tiles: int
+    plan: RunPlan,
+    capabilities: Capabilities,
+    limits: StageLimits,
+    *,
+    tiles: int,
+    free_bytes: int | None = None,
 ) -> list[str]:
     """Why the plan cannot run here, one sentence each with value, limit and remedy; [] if it can.
 
@@ -41,6 +48,8 @@ def problems(
     ----------
     limits
         What vendor, holder and site allow together.
+    free_bytes
+        On the disk of the run folder, if that is known.
     """
     return [
         *_stage(plan, limits),
@@ -48,6 +57,8 @@ def problems(
         *_settings(capabilities),
         *_scan(plan, capabilities),
         *_dose(plan, tiles),
+        *_calibration(plan),
+        *_disk(plan, tiles, free_bytes),
     ]
 
 
@@ -155,8 +166,27 @@ def _dose(plan: RunPlan, tiles: int) -> Iterator[str]:
             f"planned pictures and patterns (about {BOUND * budget.before_scan_e_per_A2:.3g} "
             f"e/A2); raise the budget or lower the fluences"
         )
-    if budget.gigabytes > plan.budget.disk_GB:
+
+
+def _calibration(plan: RunPlan) -> Iterator[str]:
+    path = plan.instrument.calibration
+    if path is not None and not path.is_file():
+        yield (
+            f"instrument.calibration = {path} is no file; make one with `lodestem calibrate`, or "
+            f"remove the key to take what the instrument believes of itself"
+        )
+
+
+def _disk(plan: RunPlan, tiles: int, free_bytes: int | None) -> Iterator[str]:
+    gigabytes = Budget.of(plan, tiles).gigabytes
+    if gigabytes > plan.budget.disk_GB:
         yield (
             f"budget.disk_GB = {plan.budget.disk_GB:g} is less than the forecast of "
-            f"{budget.gigabytes:.3g} GB; raise it or scan less"
+            f"{gigabytes:.3g} GB; raise it or scan less"
+        )
+    if free_bytes is not None and free_bytes < 1e9 * (gigabytes + SPARE_GB):
+        yield (
+            f"the disk of the run folder has {free_bytes / 1e9:.3g} GB free, the forecast is "
+            f"{gigabytes:.3g} GB and {SPARE_GB:g} GB stay spare; free some, give another --out, "
+            f"or scan less"
         )

@@ -197,6 +197,9 @@ class ScanPlan(Frozen):
     shape: tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]] = (44, 44)
     step_A: Annotated[float, Field(gt=0, le=100)] = 1.5
     fluence_e_per_A2: Annotated[float, Field(gt=0, le=1e6)] = 120.0
+    least_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Where what the neighbours received leaves less than the fluence, a crystal is scanned with
+    what is left, if that is at least this share of it."""
     dwell_s: Annotated[float, Field(gt=0, le=1)] = 1e-3
     convergence_semiangle_mrad: Annotated[float, Field(gt=0, le=60)] = 10.0
     defocus_nm: Annotated[float, Field(ge=-2000, le=2000, allow_inf_nan=False)] = 55.0
@@ -218,7 +221,7 @@ class ReconstructionPlan(Frozen):
     """A scan counts as a success if both its lattice limit and its FRC resolution are at most this:
     for a framework of 20 A cells, reflections of several orders stand out of the noise."""
     modelled_time_s: NonNegative = 60.0
-    """Virtual time that a reconstruction takes in simulation."""
+    """Virtual time that a reconstruction takes in simulation, beside the night or not."""
     max_passes: Annotated[int, Field(ge=1, le=500)] | None = None
     workers: Annotated[int, Field(ge=0, le=64)] | None = None
     """Processes that reconstruct while the night goes on; 0: the night waits for each result.
@@ -232,6 +235,21 @@ class ReconstructionPlan(Frozen):
     def is_beside(self) -> bool:
         """Whether reconstructions run beside the night."""
         return self.enabled and bool(self.workers or self.scheduler)
+
+
+class AgentPlan(Frozen):
+    """What the agent may settle by what the night has shown it."""
+
+    order: Literal["yield", "score", "survey"] = "yield"
+    """Which crystal comes next: the one of most accepted scans per hour to be expected; the one
+    of the best score; or as the survey came by them."""
+    look_first: bool = True
+    """Whether a pattern tells that a crystal can be read and an axis reached before its height is
+    measured, which takes most of the time of a visit."""
+    adapt_fluence: bool = True
+    """Whether reconstructions that fall short raise the fluence of the scans that follow."""
+    most_fluence_share: Annotated[float, Field(ge=1, le=5)] = 1.5
+    """Of the planned fluence, at most; the dose budget of the specimen holds in any case."""
 
 
 class LimitsPlan(Frozen):
@@ -294,6 +312,7 @@ class RunPlan(Frozen):
     height: HeightPlan = HeightPlan()
     scan: ScanPlan = ScanPlan()
     reconstruction: ReconstructionPlan = ReconstructionPlan()
+    agent: AgentPlan = AgentPlan()
     limits: LimitsPlan = LimitsPlan()
     budget: BudgetPlan = BudgetPlan()
     approval: ApprovalPlan = ApprovalPlan()
@@ -374,11 +393,6 @@ class RunPlan(Frozen):
         if instrument.calibration is not None:
             given = instrument.calibration
             path = given if given.is_absolute() else base / given
-            if not path.is_file():
-                raise MaterialError(
-                    f"instrument.calibration = {path} is no file; make one with "
-                    f"`lodestem calibrate`"
-                )
             instrument = instrument.replace(calibration=path)
         budget = self.budget
         if budget.specimen_e_per_A2 is None:
@@ -398,8 +412,9 @@ class RunPlan(Frozen):
         data = self.model_dump(mode="json", by_alias=True)
         structure = self.structure_path.read_bytes()
         data["sample"]["structure"] = hashlib.sha256(structure).hexdigest()
-        if self.instrument.calibration is not None:
-            held = self.instrument.calibration.read_bytes()
+        path = self.instrument.calibration
+        if path is not None:  # one that is not there is refused by `feasibility`
+            held = path.read_bytes() if path.is_file() else b""
             data["instrument"]["calibration"] = hashlib.sha256(held).hexdigest()
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 

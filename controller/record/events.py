@@ -114,6 +114,8 @@ class StepStarted(Frozen):
     target: str | None
     details: dict[str, Any]
     reason: str
+    at_s: float = 0.0
+    """Time of the run, pauses between its sessions aside."""
 
 
 class Proposed(Frozen):
@@ -477,6 +479,8 @@ class Fault(Frozen):
     dose_state: str
     handled: str
     """What was decided about it."""
+    fits_e_per_A2: float | None = None
+    """Of a scan that the dose budgets forbid: the fluence that they would have allowed."""
 
 
 class StepEnded(Frozen):

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +21,17 @@ from typing import Any, Self
 from pydantic import ValidationError
 
 from controller.hardware.clock import Clock
+from controller.record.disk import storing
 from controller.record.events import EVENT, EVENTS_VERSION, Event
 
 GENESIS = "0" * 64
+_BLOCK = 1 << 16
+
+_LINE = re.compile(
+    rb'\{"clock_s":(?P<clock_s>[-+.0-9eE]+),"event":(?P<event>\{.*\}),"hash":"(?P<hash>[0-9a-f]{64})"'
+    rb',"prev":"(?P<prev>[0-9a-f]{64})","seq":(?P<seq>\d+),"utc":"(?P<utc>[^"]*)","v":(?P<v>\d+)\}'
+)
+"""A line as :meth:`Journal.append` writes it: keys sorted, no spaces."""
 
 VOLATILE = ("utc", "prev", "hash")
 """Keys of a line that two runs of the same plan and seed may differ in, with ``*_ms`` of events."""
@@ -51,17 +61,20 @@ class Journal:
         New or existing file; an existing one is verified and continued.
     clock
         Source of both times.
+    last
+        Of an existing file that has just been verified: its last entry; None verifies it here.
     """
 
-    def __init__(self, path: Path, clock: Clock) -> None:
+    def __init__(self, path: Path, clock: Clock, *, last: Entry | None = None) -> None:
         self._clock = clock
         self._sequence = 0
         self._prev = GENESIS
         if path.exists():
-            entries = list(read_journal(path))
-            if entries:
-                self._sequence = entries[-1].sequence + 1
-                self._prev = entries[-1].hash
+            if last is None:
+                last = next(iter(deque(read_journal(path), maxlen=1)), None)
+            if last is not None:
+                self._sequence = last.sequence + 1
+                self._prev = last.hash
             _drop_torn_tail(path)
         self._file = path.open("ab", buffering=0)
         self._listeners: list[Callable[[Entry], None]] = []
@@ -82,7 +95,13 @@ class Journal:
         self._listeners.append(listener)
 
     def append(self, event: Event) -> Entry:
-        """Write `event` durably."""
+        """Write `event` durably.
+
+        Raises
+        ------
+        StorageError
+            The disk refuses; the journal is as it was.
+        """
         line: dict[str, Any] = {
             "v": EVENTS_VERSION,
             "seq": self._sequence,
@@ -91,11 +110,12 @@ class Journal:
             "event": event.model_dump(mode="json"),
             "prev": self._prev,
         }
-        line["hash"] = _digest(line)
-        self._write(_canonical(line) + b"\n")
-        entry = Entry(self._sequence, line["utc"], line["clock_s"], event, line["hash"])
+        raw, digest = chained(line)
+        with storing("the journal"):
+            self._write(raw)
+        entry = Entry(self._sequence, line["utc"], line["clock_s"], event, digest)
         self._sequence += 1
-        self._prev = line["hash"]
+        self._prev = digest
         for listener in self._listeners:
             listener(entry)
         return entry
@@ -118,7 +138,7 @@ class Journal:
 
 
 def read_journal(path: Path) -> Iterator[Entry]:
-    """Yield the entries of a journal, verified.
+    """Yield the entries of a journal, verified, one line in memory at a time.
 
     Raises
     ------
@@ -127,26 +147,24 @@ def read_journal(path: Path) -> Iterator[Entry]:
     """
     prev, expected = GENESIS, 0
     with path.open("rb") as file:
-        lines = file.read().split(b"\n")
-    for number, raw in enumerate(lines, start=1):
-        if number == len(lines):
-            return  # empty after the last newline, or torn by a crash
-        entry = _parse(raw, path, number)
-        if entry["seq"] != expected or entry["prev"] != prev:
-            raise JournalError(
-                f"{path}, line {number}: the chain is broken (sequence {entry['seq']}, "
-                f"expected {expected}); lines were removed, added or reordered. "
-                f"What stands before line {number} is intact"
-            )
-        prev, expected = entry["hash"], expected + 1
-        try:
-            event = EVENT.validate_python(entry["event"])
-        except ValidationError as error:
-            raise JournalError(
-                f"{path}, line {number}: an event that this version does not know "
-                f"(journal version {entry.get('v')}, ours {EVENTS_VERSION}): {error}"
-            ) from error
-        yield Entry(entry["seq"], entry["utc"], entry["clock_s"], event, entry["hash"])
+        for number, raw in enumerate(file, start=1):
+            if not raw.endswith(b"\n"):
+                return  # torn by a crash
+            entry, before = _parse(raw[:-1], path, number)
+            if entry.sequence != expected or before != prev:
+                raise JournalError(
+                    f"{path}, line {number}: the chain is broken (sequence {entry.sequence}, "
+                    f"expected {expected}); lines were removed, added or reordered. "
+                    f"What stands before line {number} is intact"
+                )
+            prev, expected = entry.hash, expected + 1
+            yield entry
+
+
+def chained(line: dict[str, Any]) -> tuple[bytes, str]:
+    """A line as it stands in the file, and its hash; `line` holds all keys but that."""
+    digest = hashlib.sha256(line["prev"].encode() + _canonical(line)).hexdigest()
+    return _canonical(line | {"hash": digest}) + b"\n", digest
 
 
 def comparable(path: Path) -> list[dict[str, Any]]:
@@ -173,37 +191,50 @@ def _without_timings(value: Any) -> Any:  # noqa: ANN401
     return value
 
 
-def _parse(raw: bytes, path: Path, number: int) -> dict[str, Any]:
-    try:
-        line = json.loads(raw)
-        claimed = line.pop("hash")
-        actual = _digest(line)
-        line["seq"], line["prev"], line["event"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+def _parse(raw: bytes, path: Path, number: int) -> tuple[Entry, str]:
+    """The entry of a line, verified by itself, and the hash that it says stands before it.
+
+    The line is hashed as it was written: keys are sorted, so the hash is cut out, not rebuilt.
+    """
+    parts = _LINE.fullmatch(raw)
+    if parts is None:
         raise JournalError(
-            f"{path}, line {number}: not a journal line ({error}); what stands before it is intact"
-        ) from error
-    if claimed != actual:
+            f"{path}, line {number}: not a journal line ({raw[:40]!r}...); "
+            f"what stands before it is intact"
+        )
+    claimed, prev = parts["hash"].decode(), parts["prev"].decode()
+    content = raw[: parts.end("event")] + raw[parts.end("hash") + 1 :]
+    if claimed != hashlib.sha256(parts["prev"] + content).hexdigest():
         raise JournalError(
             f"{path}, line {number}: the hash does not match, the line was altered; "
             f"what stands before it is intact"
         )
-    line["hash"] = claimed
-    parsed: dict[str, Any] = line
-    return parsed
+    try:
+        event = EVENT.validate_json(parts["event"])
+    except ValidationError as error:
+        raise JournalError(
+            f"{path}, line {number}: an event that this version does not know "
+            f"(journal version {parts['v'].decode()}, ours {EVENTS_VERSION}): {error}"
+        ) from error
+    utc, clock_s = parts["utc"].decode(), float(parts["clock_s"])
+    return Entry(int(parts["seq"]), utc, clock_s, event, claimed), prev
 
 
 def _canonical(line: dict[str, Any]) -> bytes:
     return json.dumps(line, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
-def _digest(line: dict[str, Any]) -> str:
-    return hashlib.sha256(line["prev"].encode() + _canonical(line)).hexdigest()
-
-
 def _drop_torn_tail(path: Path) -> None:
-    content = path.read_bytes()
-    keep = content.rfind(b"\n") + 1
-    if keep != len(content):
-        with path.open("rb+") as file:
+    """Cut what stands after the last newline, read from the end."""
+    with path.open("rb+") as file:
+        end = keep = file.seek(0, os.SEEK_END)
+        while keep > 0:
+            begin = max(0, keep - _BLOCK)
+            file.seek(begin)
+            newline = file.read(keep - begin).rfind(b"\n")
+            if newline >= 0:
+                keep = begin + newline + 1
+                break
+            keep = begin
+        if keep != end:
             file.truncate(keep)

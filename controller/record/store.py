@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from controller.hardware.errors import DoseState, StorageError
 from controller.hardware.values import Frame
+from controller.record.disk import storing
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,13 @@ class RunStore:
         self._count = len(list((folder / "frames").glob("*.h5")))
 
     def save_frame(self, frame: Frame, *, role: str, target: str | None) -> tuple[str, str]:
-        """Write `frame` crash-safe; return (name, path relative to the run folder)."""
+        """Write `frame` crash-safe; return (name, path relative to the run folder).
+
+        Raises
+        ------
+        StorageError
+            The disk refuses; no half of the frame is left behind.
+        """
         name = f"{self._count:05d}-{role}" + (f"-{target}" if target else "")
         self._count += 1
         relative = f"frames/{name}.h5"
@@ -61,16 +70,26 @@ class RunStore:
             "role": role,
             "target": target,
         }
-        with h5py.File(partial, "w") as file:
-            data = file.create_dataset("data", data=frame.data, compression="gzip", shuffle=True)
-            data.attrs["header"] = json.dumps(header, sort_keys=True)
-            if frame.valid is not None:
-                file.create_dataset("valid", data=frame.valid, compression="gzip")
-            file.flush()
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        partial.rename(final)
+        try:
+            with storing(f"the frame {name}", DoseState.CHARGED):
+                _write_frame(partial, frame, header)
+                partial.rename(final)
+        except StorageError:
+            with suppress(OSError):
+                partial.unlink()
+            raise
         return name, relative
+
+
+def _write_frame(path: Path, frame: Frame, header: dict[str, Any]) -> None:
+    with h5py.File(path, "w") as file:
+        data = file.create_dataset("data", data=frame.data, compression="gzip", shuffle=True)
+        data.attrs["header"] = json.dumps(header, sort_keys=True)
+        if frame.valid is not None:
+            file.create_dataset("valid", data=frame.valid, compression="gzip")
+        file.flush()
+    with path.open("rb") as written:
+        os.fsync(written.fileno())
 
 
 def read_frame(path: Path) -> StoredFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from controller.record.events import (
     TiltFitted,
 )
 from controller.record.journal import Entry, comparable, read_journal
+from controller.safety.ledger_store import read_ledger
 
 
 class NoReconstruction:
@@ -230,6 +232,26 @@ def test_a_fault_that_does_not_exist_is_refused_with_the_list(tmp_path: Path) ->
     with pytest.raises(InputError, match="valve"):
         run_night(plan(faults=("no-such-fault@3s",)), tmp_path)
     assert not (tmp_path / "journal.jsonl").exists()
+
+
+def test_a_plan_that_cannot_work_is_refused_before_any_beam_with_all_reasons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = plan()
+    hopeless = base.replace(
+        scan=base.scan.replace(fluence_e_per_A2=400.0),
+        limits=base.limits.replace(alpha_deg=(-70.0, 70.0)),
+        instrument=base.instrument.replace(calibration=tmp_path / "none.yaml"),
+    )
+    usage = shutil.disk_usage(tmp_path)._replace(free=100_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(InputError) as refused:
+        run_night(hopeless, tmp_path / "run")
+    for words in ("books up to", "the holder allows", "none.yaml is no file", "0.1 GB free"):
+        assert words in str(refused.value)
+    assert not (tmp_path / "run" / "journal.jsonl").exists()
+    assert not list((tmp_path / "run").glob("frames/*"))
+    assert not read_ledger(tmp_path / "run" / "ledger.sqlite")
 
 
 @pytest.mark.soak

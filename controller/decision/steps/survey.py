@@ -11,8 +11,10 @@ from controller.decision.actions import SurveyTile
 from controller.decision.belief import Belief
 from controller.decision.illumination import detector_for, image_optics
 from controller.decision.rig import Rig
+from controller.hardware.errors import DoseState
 from controller.hardware.values import Mode, PartialPose, Purpose
 from controller.perception.credible import credible
+from controller.record.disk import storing
 from controller.record.events import Pick, RegionsFound, TargetsChosen
 
 
@@ -46,9 +48,10 @@ def survey_tile(action: SurveyTile, rig: Rig) -> None:
     )
     seen = credible(seen, camera.shape, view.pixel_size_nm)
     labels_path = f"regions/{stored.frame}.h5"
-    (rig.run_dir / "regions").mkdir(exist_ok=True)
-    with h5py.File(rig.run_dir / labels_path, "w") as file:
-        file.create_dataset("labels", data=seen.labels, compression="gzip")
+    with storing(f"the regions of {stored.frame}", DoseState.CHARGED):
+        (rig.run_dir / "regions").mkdir(exist_ok=True)
+        with h5py.File(rig.run_dir / labels_path, "w") as file:
+            file.create_dataset("labels", data=seen.labels, compression="gzip")
     picks = []
     for pick in seen.picks:
         x_um, y_um = view.specimen_um(pick.x_px, pick.y_px)

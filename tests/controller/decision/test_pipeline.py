@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from controller.decision.pipeline import Job, Order, Workshop, dask_workshop, local_workshop
+from controller.decision.pipeline import (
+    Job,
+    Modelled,
+    Order,
+    Workshop,
+    dask_workshop,
+    local_workshop,
+)
+from controller.hardware.clock import VirtualClock
 from controller.perception.protocols import ReconstructionReading
 
 
@@ -65,6 +73,23 @@ def test_results_come_as_they_are_done_and_once() -> None:
     assert [(o.target, r.resolution_A) for o, r in shop.collect()] == [("T02", 1.9)]
     assert shop.collect() == []
     assert shop.pending == {"T01"}
+
+
+def test_in_virtual_time_results_come_when_they_are_due_not_when_they_are_there() -> None:
+    bench, clock = Bench(), VirtualClock()
+    shop = Workshop(Echo(), bench.submit, modelled=Modelled(clock, 60.0))
+    shop.order(order("T01"))
+    clock.sleep(10.0)
+    shop.order(order("T02"))
+    for _, job in bench.jobs:
+        job.set_result(GOOD)
+    clock.sleep(49.0)
+    assert shop.collect() == []
+    shop.wait(1e6)
+    clock.sleep(1.0)
+    assert [o.target for o, _ in shop.collect()] == ["T01"]
+    clock.sleep(10.0)
+    assert [o.target for o, _ in shop.collect()] == ["T02"]
 
 
 def test_a_worker_that_dies_gets_its_job_again_once() -> None:

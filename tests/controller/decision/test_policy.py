@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 from controller.decision import actions
 from controller.decision.belief import Belief, Target, fold
+from controller.decision.frozen import SharedMap
 from controller.decision.knowledge import filtered, zones_of
 from controller.decision.policy import decide
 from controller.hardware.values import (
@@ -86,6 +86,7 @@ def fit(misorientation_deg: float = 1.0, answered: bool = True, **changes: Any) 
     return TiltFitted.model_validate(given | changes)
 
 
+HEIGHT_FIRST = PLAN.replace(agent=PLAN.agent.replace(look_first=False))
 HEIGHT = HeightFound(target="T01", offset_um=0.1, sigma_um=0.02, ok=True, applied=False)
 
 
@@ -96,7 +97,7 @@ def belief(**target: Any) -> Belief:
         started=started(),
         tiles_done=frozenset({0}),
         chosen=True,
-        targets=MappingProxyType({"T01": t}),
+        targets=SharedMap({"T01": t}),
         active="T01",
         pose=POSE,
     )
@@ -141,7 +142,7 @@ def test_a_night_begins_with_the_survey_then_chooses() -> None:
 
 def test_a_crystal_is_found_before_anything_else() -> None:
     assert isinstance(act(belief()), actions.Locate)
-    assert isinstance(act(belief(located=True)), actions.FindHeight)
+    assert isinstance(act(belief(located=True), HEIGHT_FIRST), actions.FindHeight)
 
 
 def test_a_crystal_that_is_missed_twice_is_left() -> None:
@@ -161,7 +162,7 @@ def test_the_first_pattern_is_coarse_the_last_fine_and_doubt_costs_more() -> Non
     far = read(fit(8.0))
     tilted = replace(far, asked_deg=(0.0, -8.0), read_deg=((0.0, -8.0),))
     there = replace(far.target("T01"), tilts=1, fresh_fit=False)
-    fine = electrons(act(replace(tilted, targets=MappingProxyType({"T01": there}))))
+    fine = electrons(act(replace(tilted, targets=SharedMap({"T01": there}))))
     unread = fit(answered=False, electrons=5000.0)
     again = electrons(act(belief(located=True, height=HEIGHT, fits=(unread,), unanswered=1)))
     told = unread.replace(electrons_wanted=4e4)
@@ -259,6 +260,13 @@ def test_on_axis_comes_the_scan_with_the_defocus_that_the_height_asks_for() -> N
     assert entrance.defocus_nm == pytest.approx(PLAN.scan.defocus_nm + 100 - 30)
 
 
+def test_a_scan_takes_what_the_neighbours_have_left_and_says_so() -> None:
+    decision = decide(ALONE, read(fit(0.003), fits_e_per_A2=74.0), 0.0)
+    assert isinstance(decision.action, actions.AcquireScan)
+    assert decision.action.fluence_e_per_A2 == 74.0
+    assert "74 e/A2 that its neighbours' scans have left" in decision.reason
+
+
 def test_two_views_near_the_axis_have_to_agree_before_the_scan() -> None:
     one = read(fit(0.003))
     second = decide(PLAN, one, 0.0)
@@ -328,11 +336,33 @@ def test_a_person_may_ask_to_undo() -> None:
     assert not isinstance(act(fold([undo], read(fit(0.5)))), actions.UndoTilt)
 
 
+def test_a_crystal_is_looked_at_before_the_time_for_its_height_is_spent() -> None:
+    assert isinstance(act(belief(located=True)), actions.MeasurePattern)
+    seen = {"located": True, "fits": (fit(8.0),), "fresh_fit": True, "height": None}
+    assert isinstance(act(belief(**seen)), actions.ChooseZone)
+    far = read(fit(60.0), height=None)
+    assert isinstance(act(far), actions.EndTarget)
+    assert isinstance(act(read(fit(8.0), height=None)), actions.FindHeight)
+
+
+def test_from_far_the_pattern_before_the_height_is_enough_to_tilt() -> None:
+    assert isinstance(act(after_height(fit(8.0))), actions.Tilt)
+    assert isinstance(act(after_height(fit(1.0))), actions.MeasurePattern)
+    assert isinstance(act(after_height(fit(8.0), moves=1)), actions.MeasurePattern)
+
+
+def after_height(*fits: TiltFitted, **target: Any) -> Belief:
+    b = read(*fits)
+    t = replace(b.target("T01"), fresh_fit=False, **target)
+    return replace(b, targets=b.targets.with_("T01", t))
+
+
 def test_a_height_that_was_moved_is_measured_again_and_one_that_fails_ends_it() -> None:
     moved = belief(located=True, height=HEIGHT.replace(applied=True), height_attempts=1)
-    assert isinstance(act(moved), actions.FindHeight)
+    assert isinstance(act(moved, HEIGHT_FIRST), actions.FindHeight)
     lost = HEIGHT.replace(ok=False, reason="crystal not in the picture")
-    assert isinstance(act(belief(located=True, height=lost, height_attempts=1)), actions.FindHeight)
+    again = belief(located=True, height=lost, height_attempts=1)
+    assert isinstance(act(again, HEIGHT_FIRST), actions.FindHeight)
     action = act(belief(located=True, height=lost, height_attempts=3))
     assert isinstance(action, actions.EndTarget)
     assert "crystal not in the picture" in action.reason
@@ -346,9 +376,7 @@ def test_moves_run_out_and_acceptable_is_accepted() -> None:
 
 
 def test_the_budget_ends_the_alignment() -> None:
-    b = replace(
-        belief(located=True, height=HEIGHT), spent_e_per_A2=MappingProxyType({"T01": 0.4995})
-    )
+    b = replace(belief(located=True, height=HEIGHT), spent_e_per_A2=SharedMap({"T01": 0.4995}))
     action = act(b)
     assert isinstance(action, actions.EndTarget)
     assert "0.5 e/A2" in action.reason

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 
 import pytest
 from pydantic import ValidationError
@@ -10,7 +9,8 @@ from typer.testing import CliRunner
 
 from controller.cli.main import app
 from controller.decision.belief import Belief, Target
-from controller.decision.recovery import TABLE, Answer, recover
+from controller.decision.frozen import SharedMap
+from controller.decision.recovery import TABLE, Answer, fitting_fluence, recover, with_less
 from controller.hardware import errors
 from controller.plan.demo import demo_plan, demo_text
 from controller.plan.recovery import RecoveryRule
@@ -41,7 +41,7 @@ def seen(error: errors.MicroscopeError, times: int) -> Belief:
         dose_state="none", handled="",
     )  # fmt: skip
     target = Target("T01", PICK, faults=(fault,) * times)
-    return Belief(targets=MappingProxyType({"T01": target}), faults_in_a_row=times)
+    return Belief(targets=SharedMap({"T01": target}), faults_in_a_row=times)
 
 
 @pytest.mark.parametrize("kind", all_errors())
@@ -110,3 +110,21 @@ def test_the_table_is_printed_with_the_plans_rules(tmp_path: Path) -> None:
     line = next(line for line in shown.output.splitlines() if line.startswith("ValveClosed"))
     assert "hold" in line
     assert "(plan)" in line
+
+
+def limited(charged: float) -> errors.DoseLimitError:
+    said = {"limit_e_per_A2": 230.0, "charged_e_per_A2": charged, "asked_e_per_A2": 141.0}
+    return errors.DoseLimitError("too much", snapshot=said)
+
+
+def test_a_scan_beside_another_gets_what_the_budget_leaves() -> None:
+    fits = fitting_fluence(limited(140.0), 120.0)
+    assert fits == pytest.approx(0.97 * 120 * 90 / 141)
+    recovery = with_less(limited(140.0), fits, 60.0)
+    assert recovery is not None
+    assert recovery.answer is Answer.RETRY
+    assert "74.3 e/A2" in recovery.reason
+    assert with_less(limited(140.0), fits, 80.0) is None
+    assert fitting_fluence(limited(300.0), 120.0) == 0.0
+    assert fitting_fluence(errors.DoseLimitError("?"), 120.0) is None
+    assert fitting_fluence(errors.LimitError("?", snapshot={"asked_e_per_A2": 1}), 120.0) is None

@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 
-from controller.decision.belief import Belief, fold, update
-from controller.decision.resume import Booked, Interrupted, of_run
+from controller.decision.belief import Belief, Experience, fold, update
+from controller.decision.resume import Booked, Interrupted, interrupted, of_run
 from controller.decision.rig import ExposureIds
 from controller.hardware.values import Exposure, Purpose, StagePose
 from controller.plan.demo import demo_plan
-from controller.plan.run import RunMode
 from controller.record.events import (
     Event,
     MapChecked,
@@ -20,6 +19,9 @@ from controller.record.events import (
     RegionsFound,
     RunResumed,
     RunStarted,
+    StepEnded,
+    StepStarted,
+    TargetEnded,
     TargetsChosen,
 )
 from controller.record.journal import Entry
@@ -80,22 +82,27 @@ def test_a_crystal_pointed_at_after_a_shift_lies_where_it_was_pointed_at() -> No
     assert belief.target("P01").x_um == pytest.approx(7.0)
 
 
-def interrupted(*lines: tuple[float, Any]) -> Interrupted:
-    entries = tuple(Entry(n, "", s, event, "") for n, (s, event) in enumerate(lines))
-    plan = demo_plan(seed=1, scenario="easy")
-    return Interrupted(plan, RunMode.UNATTENDED, "run", entries)
+def folded(*lines: tuple[float, Any]) -> Interrupted:
+    return interrupted((Entry(n, "", s, event, "") for n, (s, event) in enumerate(lines)), "here")
+
+
+def begun() -> RunStarted:
+    plan = demo_plan(seed=1, scenario="easy").model_dump(mode="json", by_alias=True)
+    return RunStarted.model_construct(
+        kind="run_started", plan=plan, mode="unattended", run_id="run", pose=POSE
+    )
 
 
 def test_time_that_was_used_is_that_of_the_sessions_not_of_the_pauses() -> None:
-    started = RunStarted.model_construct(kind="run_started")
-    first = interrupted((0.0, started), (7200.0, pick(0)))
+    started, nothing = begun(), StepEnded(step=0, ok=True)
+    first = folded((0.0, started), (7200.0, nothing))
     assert first.used_s == 7200.0
-    second = interrupted(
-        (0.0, started), (7200.0, pick(0)), (39_600.0, pick(0)), (39_600.0, resumed(7200.0)),
-        (41_400.0, pick(0)),
+    second = folded(
+        (0.0, started), (7200.0, nothing), (39_600.0, nothing), (39_600.0, resumed(7200.0)),
+        (41_400.0, nothing),
     )  # fmt: skip
     assert second.used_s == 7200.0 + 1800.0
-    anew = interrupted((50_000.0, started), (57_200.0, pick(0)), (3.0, resumed(7200.0)))
+    anew = folded((50_000.0, started), (57_200.0, nothing), (3.0, resumed(7200.0)))
     assert anew.used_s == 7200.0
 
 
@@ -107,8 +114,21 @@ def booked(exposure_id: Any, area: str = "T01") -> Booked:
 
 
 def test_the_charges_of_other_runs_are_theirs() -> None:
-    started = RunStarted.model_construct(kind="run_started")
-    run = interrupted((0.0, started), (1.0, resumed()))
+    started = begun()
+    run = folded((0.0, started), (1.0, resumed()))
     mine, later, other = ExposureIds("run"), ExposureIds("run/1"), ExposureIds("another")
     rows = [booked(mine()), booked(other()), booked(later()), booked(other())]
     assert of_run(run, rows) == [rows[0], rows[2]]
+
+
+def test_a_crystal_that_is_done_with_is_remembered_by_what_it_taught() -> None:
+    visit = StepStarted(step=0, action="Visit", target="T01", details={}, reason="", at_s=100.0)
+    last = StepStarted(step=1, action="EndTarget", target="T01", details={}, reason="", at_s=190.5)
+    ended = TargetEnded(
+        target="T01", status="skipped", reason="bent",
+        dose_before_scan_e_per_A2=0.0, dose_scan_e_per_A2=0.0,
+    )  # fmt: skip
+    target = surveyed(visit, last, ended).target("T01")
+    assert (target.status, target.reason, target.visited) == ("skipped", "bent", True)
+    assert target.experience == Experience(seconds=90.5)
+    assert target.fits == ()

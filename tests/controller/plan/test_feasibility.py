@@ -104,3 +104,24 @@ def test_optics_that_cannot_be_set_are_named() -> None:
     (said,) = problems(plan(), capabilities, limits(capabilities), tiles=1)
     assert "cannot set convergence_semiangle_mrad, defocus_nm, detector_sampling_mrad" in said
     assert "docs/drivers.md" in said
+
+
+def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    scope = instrument()
+    hopeless = plan(
+        scan={"fluence_e_per_A2": 250},
+        limits={"alpha_deg": [-60, 60]},
+        instrument={"calibration": str(tmp_path / "none.yaml")},
+    )
+    said = problems(hopeless, scope, limits(scope), tiles=4, free_bytes=400_000_000)
+    for words in ("250", "-25 .. 25", "none.yaml is no file", "0.4 GB free"):
+        assert any(words in reason for reason in said), (words, said)
+    assert len(said) == 4
+
+
+def test_a_disk_that_holds_the_forecast_and_the_reserve_is_enough() -> None:
+    scope = instrument()
+    free = int(1e9 * (Budget.of(plan(), 4).gigabytes + 0.5)) + 1000
+    assert problems(plan(), scope, limits(scope), tiles=4, free_bytes=free) == []
+    (said,) = problems(plan(), scope, limits(scope), tiles=4, free_bytes=free - 10_000_000)
+    assert "stay spare" in said
