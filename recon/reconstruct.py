@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from recon.calibrate import Calibrated, calibrate, refuse_apart
 from recon.calibration import Calibration, Measured
 from recon.dataset import Dataset4D
-from recon.geometry import rotation_matrix, scan_positions_A, scanned_rectangle
+from recon.geometry import judged_field, rotation_matrix, scan_positions_A
 from recon.judge import (
     CREDIBLE_SHARE,
     SHARED,
@@ -139,7 +139,7 @@ def reconstruct(
         @ np.array(fit.calibration.affine)
         * header.scan_step_A
     )
-    region = scanned_rectangle(header.scan_shape, matrix, fit.pixel_size_A, fit.scan_centre_px)
+    region = judged_field(header.scan_shape, matrix, fit.pixel_size_A, fit.scan_centre_px)
     resolution, frc, spots = _judge(fit, region, matrix, calibrated.patterns)
     warnings += [*fit.notes, *_quality_warnings(fit, resolution)]
     parallax, _ = resample(
