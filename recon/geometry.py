@@ -21,6 +21,8 @@ Float = NDArray[np.float64]
 
 PLANCK_TIMES_C_eV_A = 12398.419843320026
 REST_ENERGY_eV = 510998.95
+BORDER_A, BORDER_PART = 5.0, 0.1
+"""Width of the border that no judgement looks at, and the largest part of a side that it takes."""
 
 
 def wavelength_A(energy_keV: float) -> float:
@@ -123,3 +125,17 @@ def scanned_rectangle(
     high = np.floor(np.array(centre_px) + inside).astype(int)
     low, high = np.maximum(low, 0), np.maximum(high, low)
     return slice(int(low[0]), int(high[0]) + 1), slice(int(low[1]), int(high[1]) + 1)
+
+
+def judged_field(
+    scan_shape: tuple[int, int], matrix: Float, pixel_A: float, centre_px: tuple[float, float]
+) -> tuple[slice, slice]:
+    """Rows and columns of an image that speak for all of it: the scan less a border.
+
+    Near the border an object is lit from one side only, and what stands there alone (the wall of
+    a pore, of which the scan shows no more) must not lend its resolution to the rest.
+    """
+    whole = scanned_rectangle(scan_shape, matrix, pixel_A, centre_px)
+    shorter_A = min(part.stop - part.start for part in whole) * pixel_A
+    border_A = min(BORDER_A, BORDER_PART * shorter_A)
+    return scanned_rectangle(scan_shape, matrix, pixel_A, centre_px, border_A=border_A)

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from recon.calibrate import Calibrated, calibrate, refuse_apart
 from recon.calibration import Calibration, Measured
 from recon.dataset import Dataset4D
-from recon.geometry import rotation_matrix, scan_positions_A, scanned_rectangle
+from recon.geometry import judged_field, rotation_matrix, scan_positions_A
 from recon.judge import (
-    CREDIBLE_SHARE,
     SHARED,
+    as_confirmed,
     distortion_limit_A,
     error_map,
     judge_verdict,
@@ -139,7 +139,7 @@ def reconstruct(
         @ np.array(fit.calibration.affine)
         * header.scan_step_A
     )
-    region = scanned_rectangle(header.scan_shape, matrix, fit.pixel_size_A, fit.scan_centre_px)
+    region = judged_field(header.scan_shape, matrix, fit.pixel_size_A, fit.scan_centre_px)
     resolution, frc, spots = _judge(fit, region, matrix, calibrated.patterns)
     warnings += [*fit.notes, *_quality_warnings(fit, resolution)]
     parallax, _ = resample(
@@ -205,8 +205,7 @@ def _judge(
     rows, cols = (part.stop - part.start for part in region)
     field_A = rows * fit.pixel_size_A, cols * fit.pixel_size_A
     resolution = resolution.as_distorted(distortion_limit_A(fit.calibration, field_A))
-    if fit.explained_share < CREDIBLE_SHARE:
-        resolution = replace(resolution, frc_half_A=float("nan"))
+    resolution = as_confirmed(resolution, fit.explained_share)
     return resolution.no_finer_than(fit.finest_A), frc, spots
 
 

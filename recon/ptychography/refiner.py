@@ -18,6 +18,7 @@ larger than the information, the nominal scan step (to one per cent) decides: wi
 of the force, curvature F and prior precision P, the posterior is that of a precision d^2 P / F.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
@@ -43,6 +44,8 @@ DOUBT = 0.5
 NOMINAL_SCALE_SIGMA = 0.01
 CURVATURE_LEFT = 0.1
 """Part of the Fisher information that an adapting object leaves, seen in simulations."""
+FRESH_CURVATURE_LEFT = 0.3
+"""The same for scales under each of which an object forms anew: 0.3 (ZIF-8) to 1 (NU-1000)."""
 RENEWED_EVERY = 3
 """Passes for which a Fisher information serves."""
 PULLS = fields(Pulls)
@@ -146,9 +149,23 @@ class Refiner:
         self._precision = np.array([u.prior_sigma**-2 for u in self._active])
         self._doubt = self._doubted(fisher)
         self._damped = fisher + np.diag(self._precision + self._doubt)
-        sigma = np.sqrt(np.diag(np.linalg.inv(CURVATURE_LEFT * self._damped)))
-        self.sigma = {u.name: float(s) for u, s in zip(self._active, sigma, strict=True)}
+        self.sigma = self._known_to(fisher)
         self._informed = self._active
+
+    def _known_to(self, fisher: Float) -> dict[str, float]:
+        """Standard deviations, by name: of the counts, and of the optimism where it matters.
+
+        The doubtful force of the optimism moves the scale by d / F against the curvature that
+        objects formed under each scale anew leave; the nominal scan step, to its own sigma, bounds
+        what that may come to. A stiff spring towards the nominal step is no knowledge of it.
+        """
+        counted = np.linalg.inv(CURVATURE_LEFT * (fisher + np.diag(self._precision)))
+        variance = np.diag(counted).copy()
+        for i, unknown in enumerate(self._active):
+            if unknown.name == "scale" and self.optimism:
+                misled = 2 * DOUBT * self.optimism / max(FRESH_CURVATURE_LEFT * fisher[i, i], 1.0)
+                variance[i] = 1 / (1 / (variance[i] + misled**2) + NOMINAL_SCALE_SIGMA**-2)
+        return {u.name: math.sqrt(float(v)) for u, v in zip(self._active, variance, strict=True)}
 
     def _on_pulls(self, pulls: Pulls, share: float) -> None:
         """Collect batches; take a step after every few."""

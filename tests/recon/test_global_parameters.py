@@ -24,7 +24,7 @@ from recon.ptychography.joint import Fitted, information
 from recon.ptychography.optics import Grid
 from recon.ptychography.pulls import gradient_of
 from recon.ptychography.raster import make_canvas
-from recon.ptychography.refiner import mean_of
+from recon.ptychography.refiner import NOMINAL_SCALE_SIGMA, Refiner, mean_of
 from recon.ptychography.solver import MultisliceSolver, SolverSettings, worker_threads
 from recon.ptychography.unknowns import UNKNOWNS, nudged, value_of
 
@@ -187,6 +187,33 @@ def test_the_fit_of_noise_likes_a_larger_scan(rng: np.random.Generator) -> None:
         bench = Bench(solver.settings, torch.device("cpu"), executor, rng)
         pulls = [measure_optimism(solver, bench) for _ in range(3)]
     assert np.mean(pulls) > 0
+
+
+def sigmas_with(optimism: float, rng: np.random.Generator, dose: float) -> dict[str, float]:
+    """What a refiner says it knows the raster to, after its first look at some counts."""
+    solver = solver_with(rng.poisson(dose, size=(63, 32, 32)), tied=True, rng=rng)
+    raster = tuple(replace(u, first_pass=1) for u in UNKNOWNS if u.name in ("scale", "shear"))
+    refiner = Refiner(solver, raster, 63, optimism=optimism)
+    with worker_threads(1) as executor:
+        refiner.begin_pass(1, rng, executor)
+    return refiner.sigma
+
+
+def test_a_scale_that_optimism_hides_is_known_no_better_than_the_nominal_step() -> None:
+    """The spring that holds a doubtful scale to the nominal step must not pass for information."""
+    honest, misled, lost = (
+        sigmas_with(optimism, np.random.default_rng(5), 30.0) for optimism in (0.0, 1e3, 1e7)
+    )
+    assert honest["scale"] < misled["scale"] < lost["scale"]
+    assert lost["scale"] == pytest.approx(NOMINAL_SCALE_SIGMA, rel=1e-3)
+    assert honest["shear"] == misled["shear"] == lost["shear"]
+
+
+def test_more_electrons_see_through_the_optimism() -> None:
+    faint, bright = (
+        sigmas_with(1e3, np.random.default_rng(5), dose)["scale"] for dose in (3.0, 300.0)
+    )
+    assert bright < 0.5 * faint
 
 
 def test_slices_follow_the_thickness() -> None:

@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recon.dataset import Dataset4D, ScanHeader
-from recon.geometry import rotation_matrix, scan_positions_A, scanned_rectangle, wavelength_A
+from recon.geometry import (
+    judged_field,
+    rotation_matrix,
+    scan_positions_A,
+    scanned_rectangle,
+    wavelength_A,
+)
 from recon.patterns import prepare_patterns
 
 
@@ -84,6 +90,19 @@ def test_the_scanned_rectangle_lies_inside_the_scan(angle: float, ny: int, nx: i
     for row, col in corners:
         scan = np.linalg.inv(matrix) @ (np.array([row - 100.0, col - 120.0]) * 0.3)
         assert (np.abs(scan) <= (np.array([ny, nx]) - 1) / 2 + 1e-6 + 0.4).all()
+
+
+@given(st.floats(-180, 180), st.integers(6, 90), st.integers(6, 90))
+def test_what_is_judged_lies_five_angstrom_inside_the_scan_or_a_tenth_of_a_side(
+    angle: float, ny: int, nx: int
+) -> None:
+    field = (ny, nx), rotation_matrix(angle), 0.25, (200.0, 210.0)
+    whole, judged = scanned_rectangle(*field), judged_field(*field)
+    shorter_A = 0.25 * min(part.stop - part.start for part in whole)
+    for outer, inner in zip(whole, judged, strict=True):
+        for gap_px in (inner.start - outer.start, outer.stop - inner.stop):
+            assert 0.25 * gap_px == pytest.approx(min(5.0, shorter_A / 10), abs=0.26)
+        assert inner.stop > inner.start
 
 
 def test_thinning_gives_independent_poisson_halves(rng: np.random.Generator) -> None:
