@@ -11,15 +11,14 @@ from controller.decision.actions import (
     MeasurePattern,
     SurveyTile,
 )
-from controller.decision.rig import Rig
+from controller.plan.run import RunPlan
 
 BOUND_OVER_PLANNED = 1.3
 """The ledger books current + 5 sigma over the smallest area: this much above the planned mean."""
 
 
-def cost_e_per_A2(rig: Rig, action: Action) -> float:
+def cost_e_per_A2(plan: RunPlan, action: Action) -> float:
     """Fluence that `action` will book where it exposes, in e/A2; 0 if it opens no beam."""
-    plan = rig.plan
     match action:
         case SurveyTile() | CheckMap():
             planned = plan.survey.fluence_e_per_A2

@@ -97,7 +97,8 @@ class QueueChanged(Frozen):
     """Somebody changed the queue of a run that is under way."""
 
     kind: Literal["queue"] = "queue"
-    what: Literal["pause", "go_on", "finish", "skip", "first", "last", "add", "refused"]
+    what: Literal["pause", "stop", "go_on", "finish", "skip", "first", "last", "add", "refused"]
+    """``stop`` was carried out at the instrument; the run waits for ``go_on``."""
     by: str
     target: str | None = None
     reason: str = ""
@@ -137,9 +138,9 @@ class Answered(Frozen):
     action: str
     target: str | None
     details: dict[str, Any] = Field(default_factory=dict)
-    answer: Literal["approve", "edit", "reject", "undo", "hold", "skip"]
+    answer: Literal["approve", "edit", "reject", "undo", "hold", "skip", "withdrawn"]
     """``hold`` and ``skip`` are the plan's choice when nobody answered; ``undo`` asks for the last
-    tilt to be taken back instead."""
+    tilt to be taken back instead; ``withdrawn`` died because the state changed."""
     by: str
     reason: str = ""
     edited: dict[str, Any] = Field(default_factory=dict)
@@ -184,6 +185,8 @@ class FrameStored(Frozen):
     optics: OpticsState
     electrons: float
     charged_e_per_A2: float
+    sha256: str = ""
+    """Of the raw detector values: what is shown can be compared with what was taken."""
 
 
 class RegionsFound(Frozen):
