@@ -244,7 +244,13 @@ def config_schema() -> None:
 
 
 # they register themselves, after the verbs that --help should name first
-from controller.cli import verbs_calibrate, verbs_files, verbs_server, verbs_watch  # noqa: E402, F401
+from controller.cli import (  # noqa: E402
+    verbs_calibrate,  # noqa: F401
+    verbs_console,  # noqa: F401
+    verbs_files,  # noqa: F401
+    verbs_server,  # noqa: F401
+    verbs_watch,  # noqa: F401
+)
 
 
 def run_program() -> None:

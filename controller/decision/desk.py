@@ -1,6 +1,6 @@
 """The desk: where a supervised run asks people in other processes, and they answer.
 
-An :class:`~controller.decision.approval.Approver` that shows its proposal in ``desk/state.json`` and
+An :class:`~controller.decision.approval.Approver` that shows its proposal in the run folder, and
 takes answers, edits and delegations from files beside it (:mod:`controller.record.desk`).  It keeps
 the operator lease.  Whatever does not name the proposal that is open now, the state it was made in
 and the present lease is refused, and nothing is approved.

@@ -1,0 +1,189 @@
+"""One console: the run that it shows, whom it lets in, what it hears.
+
+Nothing of it is needed to carry on: started anew, it shows the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from controller.console.audit import AuditLog
+from controller.console.delays import Delays
+from controller.console.gate import Guard
+from controller.console.hub import Hub
+from controller.console.instrument import StopLine, Stopped, Telemetry
+from controller.console.night import Follower, Night
+from controller.console.pictures import STREAMS, key_of, live_message, message_of
+from controller.console.views.alarms import alarms_of, unacknowledged
+from controller.console.views.shell import Surroundings, shell_view
+from controller.hardware.values import Frame
+from controller.hardware.wire.endpoints import Keys
+from controller.record.inbox import QueueRequest, send
+
+log = logging.getLogger("lodestem.console")
+
+LOOK_S = 0.1
+STOPPING_S = 3.0
+"""How long a STOP that the run has not taken up yet is shown as such."""
+
+
+@dataclass
+class Console:
+    """What the screens and the live view are made of.
+
+    Parameters
+    ----------
+    run_dir
+        The run that is shown; it may not have begun.
+    hardware
+        Address of the hardware server, with this console's keys.
+    """
+
+    run_dir: Path
+    guard: Guard
+    audit: AuditLog
+    hardware: str | None = None
+    keys: Keys | None = None
+    replay: bool = False
+    rehearsal_dir: Path | None = None
+    delays: Delays = field(default_factory=Delays)
+    hub: Hub = field(default_factory=Hub)
+    night: Night | None = None
+    replay_s: float | None = None
+    """Where the slider stands, on the journal's clock."""
+
+    def __post_init__(self) -> None:
+        self.follower = Follower(self.run_dir)
+        self._stop_sent_s = float("-inf")
+        self._shown: dict[str, str] = {}
+        self._sequence = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._telemetry: Telemetry | None = None
+        self._stop_line: StopLine | None = None
+        if self.hardware is not None and not self.replay:
+            self._telemetry = Telemetry(self.hardware, keys=self.keys, on_frame=self._on_frame)
+            self._stop_line = StopLine(self.hardware, keys=self.keys)
+
+    def close(self) -> None:
+        """Stop listening; the run goes on."""
+        if self._telemetry is not None:
+            self._telemetry.close()
+        if self._stop_line is not None:
+            self._stop_line.close()
+
+    # --- what is so ---------------------------------------------------------------------------
+
+    def around(self) -> Surroundings:
+        """Time, telemetry, mode."""
+        now_s = time.monotonic()
+        night = self.night
+        waits = now_s - self._stop_sent_s < STOPPING_S
+        taken_up = night is None or night.belief.stopped
+        return Surroundings(
+            now=datetime.now(UTC),
+            now_s=now_s,
+            heard=None if self._telemetry is None else self._telemetry.heard,
+            replay=self.replay,
+            stop_sent=waits and not taken_up,
+        )
+
+    def look(self) -> Night | None:
+        """Read what is new; the run as it is shown now."""
+        self.follower.look()
+        if self.replay:
+            at = self.follower.span_s[1] if self.replay_s is None else self.replay_s
+            self.night = self.follower.at(at)
+        else:
+            self.night = self.follower.night()
+        return self.night
+
+    def state(self) -> dict[str, Any]:
+        """What every page is told, several times a second."""
+        night, around = self.night, self.around()
+        alarms = [] if night is None else alarms_of(night, around)
+        shell = shell_view(night, around, unacknowledged(alarms))
+        desk = None if night is None else night.desk
+        return {
+            "kind": "state",
+            "server_ms": 1e3 * time.time(),
+            "shell": vars(shell),
+            "proposal": None if night is None or night.proposal is None else night.proposal["id"],
+            "lease": None if desk is None else desk["lease"],
+            "delegation": None if desk is None else desk["delegation"],
+            "alarms": [a.key for a in alarms if not a.acknowledged],
+            "changed": "/".join(
+                map(
+                    str,
+                    (
+                        shell.revision,
+                        shell.state,
+                        "" if night is None or night.proposal is None else night.proposal["id"],
+                        None if desk is None else desk["lease"]["epoch"],
+                        None if desk is None else desk["lease"]["asked_by"],
+                        None if desk is None else desk["delegation"],
+                        len(alarms) - shell.alarms,
+                    ),
+                )
+            ),
+        }
+
+    # --- the pump -----------------------------------------------------------------------------
+
+    async def pump(self) -> None:
+        """Follow the run and tell every viewer, until cancelled."""
+        self._loop = asyncio.get_running_loop()
+        while True:
+            try:
+                await asyncio.to_thread(self.look)
+                self.hub.tell("state", json.dumps(self.state()))
+                for stream in STREAMS:
+                    await self._show(stream)
+            except Exception:  # a journal line or a file that cannot be read must not end the pump
+                log.exception("the console could not look at the run")
+            await asyncio.sleep(LOOK_S)
+
+    async def _show(self, stream: str) -> None:
+        night = self.night
+        if night is None:
+            return
+        key = key_of(night, stream)
+        if not key or self._shown.get(stream) == key:
+            return
+        message = await asyncio.to_thread(message_of, night, stream)
+        self._shown[stream] = key
+        if message is not None:
+            self.hub.tell(stream, message)
+
+    def _on_frame(self, frame: Frame) -> None:
+        """A picture came over the telemetry; in the thread that listens."""
+        self._sequence += 1
+        if self._loop is None or self._loop.is_closed():
+            return
+        stream, message = live_message(frame, self._sequence)
+        self._loop.call_soon_threadsafe(self.hub.tell, stream, message)
+
+    # --- STOP ---------------------------------------------------------------------------------
+
+    def stop(self, who: str) -> Stopped:
+        """STOP on its own socket, and in parallel to the run, which then waits for people."""
+        self._stop_sent_s = time.monotonic()
+        words = f"STOP by {who} in the console"
+        if self._stop_line is not None:
+            return self._stop_line.stop(words, meanwhile=lambda: self._tell_run(who))
+        self._tell_run(who)
+        return Stopped(
+            False, 0.0, "no hardware server: the run was told; use the panel if in doubt"
+        )
+
+    def _tell_run(self, who: str) -> None:
+        """So that the run knows why its step broke off, and waits for people."""
+        night = self.night
+        if not self.replay and night is not None and night.belief.ended is None:
+            send(self.run_dir, QueueRequest(what="stop", by=who[:64], reason="STOP in the console"))
