@@ -148,8 +148,24 @@ def _serve(console: Console, wanted: Wanted, output: Output) -> None:
     sys.stdout.flush()
     if not wanted.headless:
         webbrowser.open(url)
-    uvicorn.Server(config).run()
+    server = _Server(config)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: server.leave())
+    server.run()
     output.say("the console has ended")
+
+
+class _Server(uvicorn.Server):
+    """Ends at a signal, and then returns: what was started here has to be ended in order."""
+
+    def leave(self) -> None:
+        """Serve nobody any more."""
+        self.should_exit = True
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to us: uvicorn would raise them again."""
+        yield
 
 
 def fresh(out: Path) -> Path:

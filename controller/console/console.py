@@ -173,6 +173,8 @@ class Console:
 
     def stop(self, who: str) -> Stopped:
         """STOP on its own socket, and in parallel to the run, which then waits for people."""
+        if self.replay:
+            return Stopped(True, 0.0, "this is a replay: nothing moves, no beam is on")
         self._stop_sent_s = time.monotonic()
         words = f"STOP by {who} in the console"
         if self._stop_line is not None:
@@ -185,5 +187,5 @@ class Console:
     def _tell_run(self, who: str) -> None:
         """So that the run knows why its step broke off, and waits for people."""
         night = self.night
-        if not self.replay and night is not None and night.belief.ended is None:
+        if night is not None and night.belief.ended is None:
             send(self.run_dir, QueueRequest(what="stop", by=who[:64], reason="STOP in the console"))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
 MOST_PX = 1024
 QUALITY = 85
@@ -58,10 +59,16 @@ def to_bytes(counts: Array, *, log: bool) -> tuple[NDArray[np.uint8], float, flo
     """
     clean = np.where(np.isfinite(counts), counts, 0.0).astype(np.float64)
     shown = np.log1p(np.maximum(clean, 0.0)) if log else clean
-    low, high = (0.0, float(shown.max())) if log else _percentiles(shown)
+    low, high = (0.0, float(np.percentile(shown, 99.95)) or 1.0) if log else _percentiles(shown)
     span = high - low if high > low else 1.0
     grey = np.clip((shown - low) / span * 255.0, 0.0, 255.0).astype(np.uint8)
     return grey, float(np.expm1(low) if log else low), float(np.expm1(high) if log else high)
+
+
+def smoothed(counts: Array, sigma_px: float) -> Array:
+    """Counts as the eye wants them where a pixel holds a few electrons; for looking only."""
+    clean = np.where(np.isfinite(counts), counts, 0.0)
+    return np.asarray(ndimage.gaussian_filter(clean, sigma_px), dtype=np.float64)
 
 
 def to_jpeg(grey: NDArray[np.uint8]) -> bytes:

@@ -43,9 +43,7 @@ class Token(Frozen):
 class AccountFile(Frozen):
     """What the file holds."""
 
-    schema_: Annotated[Literal["lodestem/accounts/1"], Field(alias="schema")] = (
-        "lodestem/accounts/1"
-    )
+    format: Literal["lodestem/accounts/1"] = "lodestem/accounts/1"
     accounts: tuple[Account, ...] = ()
     tokens: tuple[Token, ...] = ()
 
@@ -153,7 +151,7 @@ class Accounts:
             raise AccountError("no file was named for the accounts")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         fresh = self.path.with_suffix(".part")
-        document = json.dumps(file.model_dump(mode="json", by_alias=True), indent=2)
+        document = json.dumps(file.model_dump(mode="json"), indent=2)
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
             out.write(document + "\n")
         fresh.replace(self.path)

@@ -13,7 +13,7 @@ from scipy import ndimage
 from starlette.responses import JSONResponse, Response
 
 from controller.console.console import Console
-from controller.console.frames import to_bytes
+from controller.console.frames import smoothed, to_bytes
 from controller.console.pictures import frame_named
 from controller.console.rights import Right, needs
 
@@ -55,7 +55,7 @@ def picture_routes(console: Console) -> APIRouter:  # noqa: C901  (a table of ro
         found = _frame(console, name)
         if found is None:
             return _nothing()
-        grey, _, _ = to_bytes(found, log=log)
+        grey, _, _ = to_bytes(smoothed(found, 1.3), log=log)
         return _png(grey)
 
     @router.get("/{name}/16bit.png")

@@ -11,13 +11,15 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.console.frames import encode_frame, to_bytes, to_jpeg
+from controller.console.frames import encode_frame, smoothed, to_bytes, to_jpeg
 from controller.console.night import Night
 from controller.console.views.align import overlay_of
 from controller.hardware.values import Frame, Mode
 from controller.record.events import FrameStored
 from controller.record.store import read_frame
 
+SMOOTH_PX = {"pattern": 0.6, "image": 1.3}
+"""Of what is shown; files, profiles and read-outs are as they were counted."""
 STREAMS = {"pattern": ("pattern",), "image": ("survey", "track")}
 """Stream, and the roles of frames that it shows."""
 
@@ -57,7 +59,7 @@ def message_of(night: Night, stream: str) -> bytes | None:
         return None
     frame = read_frame(path)
     log = stream == "pattern"
-    grey, low, high = to_bytes(frame.electrons, log=log)
+    grey, low, high = to_bytes(smoothed(frame.electrons, SMOOTH_PX[stream]), log=log)
     header = {
         "stream": stream,
         "frame": stored.frame,

@@ -28,7 +28,8 @@ class Proposal:
     action: Action
     reason: str
     cost_e_per_A2: float
-    """Upper bound of the fluence on the specimen that this step books; 0 for a move."""
+    """Upper bound of the fluence on the specimen that this step implies: of a move, that of the
+    picture in which the crystal is found again."""
     state_revision: int
     id: str = ""
     """Hash of the journal's line: by the chain it names pictures, fits and state as they were."""

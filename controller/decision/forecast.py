@@ -10,6 +10,8 @@ from controller.decision.actions import (
     Locate,
     MeasurePattern,
     SurveyTile,
+    Tilt,
+    UndoTilt,
 )
 from controller.plan.run import RunPlan
 
@@ -22,7 +24,7 @@ def cost_e_per_A2(plan: RunPlan, action: Action) -> float:
     match action:
         case SurveyTile() | CheckMap():
             planned = plan.survey.fluence_e_per_A2
-        case Locate():
+        case Locate() | Tilt() | UndoTilt():  # a move implies the picture that finds it again
             planned = plan.tracking.fluence_e_per_A2
         case FindHeight():
             per_picture = plan.height.electrons_per_px / (plan.tracking.pixel_size_nm * 10) ** 2

@@ -13,6 +13,8 @@ let zoom = 1;
 let edit = null; // centre of the circle as dragged, px
 let profile = null;
 let profiling = false;
+let grip_share = 1;
+let zoomed_for = null;
 
 // --- pictures ------------------------------------------------------------------------------
 live.addEventListener("picture", async (event) => {
@@ -20,9 +22,17 @@ live.addEventListener("picture", async (event) => {
   if (frozen && header.stream === "pattern") return;
   await pictures[header.stream].show(header, jpeg);
   performance.mark(`shown-${header.stream}`);
-  if (header.stream === "pattern") { if (edit?.frame !== header.frame) edit = null; drawPattern(); describe(header); }
+  if (header.stream === "pattern") { fitView(header); if (edit?.frame !== header.frame) edit = null; drawPattern(); describe(header); }
   else { byId("image-caption").textContent = `${header.frame || "live"} · ${header.target || "survey"}`; drawScale(boxes.image, header); }
 });
+// The first look at a crystal's pattern shows its spots; afterwards the view is the viewer's.
+function fitView(header) {
+  const o = header.overlay ?? {};
+  if (!o.centre || !o.spots?.length || zoomed_for === header.target) return;
+  zoomed_for = header.target;
+  const reach = Math.max(...o.spots.map(([x, y]) => Math.max(Math.abs(x - o.centre[0]), Math.abs(y - o.centre[1]))));
+  zoom = Math.min(6, Math.max(1, header.shape[1] / (2.9 * reach)));
+}
 function describe(header) {
   const overlay = header.overlay ?? {};
   byId("pattern-twin").textContent = `${header.frame || "live picture"}: ${overlay.words ?? "not read yet"}; ${Math.round(header.electrons)} electrons`;
@@ -80,7 +90,17 @@ function drawPattern() {
   if (on("ghost") && o.ghost) { const r = Math.max(o.sigma_px, w / 80); svg.append(el("circle", { cx: o.ghost.x, cy: o.ghost.y, r }, "halo"), el("circle", { cx: o.ghost.x, cy: o.ghost.y, r }, "ln-ghost")); }
   if (on("zero") && o.centre) { const r = w / 40; for (const css of ["halo", "ln-zero"]) svg.append(el("line", { x1: centre[0] - r, x2: centre[0] + r, y1: centre[1], y2: centre[1] }, css), el("line", { x1: centre[0], x2: centre[0], y1: centre[1] - r, y2: centre[1] + r }, css)); }
   if (edit) ellipse(svg, moved(o, edit), "ln-edit");
-  if (o.circle && card()?.dataset.action === "Tilt") { const at = edit ?? o.circle; const grip = el("circle", { cx: at.x, cy: at.y, r: w / 45, id: "grip" }, "handle"); svg.append(grip); }
+  grip_share = 1;
+  if (o.circle && card()?.dataset.action === "Tilt") {
+    const at = edit ?? o.circle;
+    const away = Math.hypot(at.x - centre[0], at.y - centre[1]);
+    // a centre outside the view is held by a handle on the way to it
+    if (away > 0.4 * w) grip_share = (0.4 * w) / away;
+    const x = centre[0] + (at.x - centre[0]) * grip_share, y = centre[1] + (at.y - centre[1]) * grip_share;
+    for (const css of ["halo", edit ? "ln-edit" : "ln-band"]) svg.append(el("line", { x1: centre[0], y1: centre[1], x2: x, y2: y }, css));
+    svg.append(el("circle", { cx: x, cy: y, r: w / 42, id: "grip" }, "handle"));
+    if (grip_share < 1) svg.append(text(x + w / 36, y, `centre ${away.toFixed(0)} px away`, h));
+  }
   if (on("scale") && o.inv_A_per_px) { const g = [0.1, 0.2, 0.5, 1].filter((v) => v / o.inv_A_per_px < w / 3).pop() ?? 0.1; const px = g / o.inv_A_per_px; const x = left + w * 0.04, y = top + h * 0.95; for (const css of ["halo", "ln-zero"]) svg.append(el("line", { x1: x, x2: x + px, y1: y, y2: y }, css)); svg.append(text(x, y - h * 0.02, `${g} 1/Å`, h)); }
   if (profile) svg.append(el("line", { x1: profile.x0, y1: profile.y0, x2: profile.x1, y2: profile.y1 }, "ln-profile"));
 }
@@ -168,8 +188,9 @@ function toPicture(event) {
   return { x: x + ((event.clientX - rect.left) / rect.width) * w, y: y + ((event.clientY - rect.top) / rect.height) * h };
 }
 let dragging = null;
+let drag_share = 1;
 boxes.pattern.addEventListener("pointerdown", (event) => {
-  if (event.target.id === "grip") { dragging = "grip"; byId("edit")?.setAttribute("open", ""); }
+  if (event.target.id === "grip") { dragging = "grip"; drag_share = grip_share; byId("edit")?.setAttribute("open", ""); }
   else if (profiling) { const p = toPicture(event); profile = { x0: p.x, y0: p.y, x1: p.x, y1: p.y }; dragging = "profile"; }
   if (dragging) { boxes.pattern.setPointerCapture(event.pointerId); event.preventDefault(); }
 });
@@ -178,7 +199,7 @@ boxes.pattern.addEventListener("pointermove", (event) => {
   const header = pictures.pattern.header;
   if (!header) return;
   const p = toPicture(event);
-  if (dragging === "grip") { edit = { ...p, frame: header.frame }; drawPattern(); if (Date.now() - lastQuote > 150) { lastQuote = Date.now(); askQuote({ x_px: p.x.toFixed(2), y_px: p.y.toFixed(2) }); } return; }
+  if (dragging === "grip") { const c = header.overlay.centre; edit = { x: c[0] + (p.x - c[0]) / drag_share, y: c[1] + (p.y - c[1]) / drag_share, frame: header.frame }; drawPattern(); if (Date.now() - lastQuote > 150) { lastQuote = Date.now(); askQuote({ x_px: edit.x.toFixed(2), y_px: edit.y.toFixed(2) }); } return; }
   if (dragging === "profile") { profile = { ...profile, x1: p.x, y1: p.y }; drawPattern(); return; }
   const o = header.overlay ?? {};
   if (o.inv_A_per_px) { const g = Math.hypot(p.x - o.centre[0], p.y - o.centre[1]) * o.inv_A_per_px; byId("cursor").textContent = `x ${p.x.toFixed(0)} y ${p.y.toFixed(0)} · ${g.toFixed(3)} 1/Å${g > 0 ? ` · d ${(1 / g).toFixed(2)} Å` : ""}`; }
