@@ -61,7 +61,7 @@ function drawScale(box, header) {
   const overlay = header.overlay ?? {};
   if (overlay.radius_px) svg.append(el("circle", { cx: cols / 2, cy: rows / 2, r: overlay.radius_px }, "ln-ghost"));
 }
-function text(x, y, words, rows) { const at = el("text", { x, y, "font-size": rows / 34 }); at.textContent = words; return at; }
+function text(x, y, words, rows) { const at = el("text", { x, y, "font-size": rows / 26 }); at.textContent = words; return at; }
 
 function drawPattern() {
   const header = pictures.pattern.header;

@@ -67,6 +67,6 @@ export function standing(header, state, now_ms) {
 
 export function ageWords(header, standingNow, serverNow_ms) {
   const age_s = Math.max(0, (serverNow_ms - Date.parse(header.utc)) / 1000);
-  const words = age_s < 10 ? `${age_s.toFixed(1)} s` : age_s < 120 ? `${age_s.toFixed(0)} s` : age_s < 7200 ? `${(age_s / 60).toFixed(0)} min` : `${(age_s / 3600).toFixed(1)} h`;
+  const words = age_s < 10 ? `${age_s.toFixed(1)} s` : age_s < 120 ? `${age_s.toFixed(0)} s` : age_s < 7200 ? `${(age_s / 60).toFixed(0)} min` : age_s < 172800 ? `${(age_s / 3600).toFixed(1)} h` : `${(age_s / 86400).toFixed(0)} days`;
   return standingNow === "held" ? `taken ${words} ago, held` : `age ${words}`;
 }
