@@ -154,10 +154,13 @@ class Console:
         if night is None:
             return
         key = key_of(night, stream)
-        if not key or self._shown.get(stream) == key:
+        if self._shown.get(stream, "") == key:
+            return
+        self._shown[stream] = key
+        if not key:  # a replay was wound back to before the first picture
+            self.hub.tell(stream, json.dumps({"kind": "clear", "stream": stream}))
             return
         message = await asyncio.to_thread(message_of, night, stream)
-        self._shown[stream] = key
         if message is not None:
             self.hub.tell(stream, message)
 

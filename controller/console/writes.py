@@ -133,7 +133,7 @@ def _endpoint(console: Console, act: Act) -> Callable[[Request], Awaitable[Respo
                 role=session.role,
                 address=address_of(request),
                 asked=fields,
-                result=told.get("why", "done"),
+                result=told.get("why") or "done",
             )
         return JSONResponse(told, status_code=status)
 

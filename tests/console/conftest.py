@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -143,6 +144,19 @@ def stand(tmp_path: Path) -> Iterator[Served]:
 
 
 Visit = Callable[..., Page]
+Note = Callable[[str, object], None]
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Note:
+    """Keep a figure beside the pictures."""
+
+    def note(name: str, value: object) -> None:
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        with (SHOTS / "measured.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"test": request.node.name, name: value}) + "\n")
+
+    return note
 
 
 @pytest.fixture

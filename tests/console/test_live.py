@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.console.conftest import console_on, watch
+from tests.console.conftest import Note, console_on, watch
 from tests.console.stand import Hardware, StandRun, tilt
 
 pytestmark = pytest.mark.console
@@ -23,10 +22,10 @@ RECORD = """async () => {
     const { live, serverNow } = await import('/static/shell.js');
     window.seen = [];
     live.addEventListener('picture', (event) => {
-        if (event.detail.header.live) window.seen.push(serverNow() - Date.parse(event.detail.header.utc));
+        const header = event.detail.header;
+        if (header.live) window.seen.push(serverNow() - Date.parse(header.utc));
     });
 }"""
-Note = Callable[[str, object], None]
 
 
 def shown(page: Page) -> list[float]:
@@ -36,7 +35,7 @@ def shown(page: Page) -> list[float]:
 
 @pytest.mark.timeout(600)
 def test_four_viewers_get_four_pictures_a_second_without_delay(
-    browser: Browser, tmp_path: Path, record_property: Note
+    browser: Browser, tmp_path: Path, measured: Note
 ) -> None:
     trouble: list[str] = []
     with TemporaryDirectory(prefix="lds") as sockets:
@@ -61,14 +60,14 @@ def test_four_viewers_get_four_pictures_a_second_without_delay(
         hardware.close()
     rates_hz = [len(seen) / SECONDS for seen in delays]
     p95_ms = sorted(ms for seen in delays for ms in seen)[int(0.95 * sum(map(len, delays)))]
-    record_property("rates_hz", rates_hz)
-    record_property("p95_ms", p95_ms)
+    measured("rates_hz", rates_hz)
+    measured("p95_ms", p95_ms)
     assert min(rates_hz) >= LEAST_HZ, (rates_hz, p95_ms)
     assert p95_ms < P95_MS, (rates_hz, p95_ms)
     assert trouble == []
 
 
-def test_a_page_is_light(browser: Browser, tmp_path: Path, record_property: Note) -> None:
+def test_a_page_is_light(browser: Browser, tmp_path: Path, measured: Note) -> None:
     with (
         StandRun(tmp_path / "run", [tilt(1.0, -0.5)]),
         console_on(tmp_path / "run") as (url, _),
@@ -79,14 +78,12 @@ def test_a_page_is_light(browser: Browser, tmp_path: Path, record_property: Note
         page.goto(url + "align")
         page.wait_for_timeout(1500)
         page.context.close()
-    record_property("page_bytes", sum(sizes))
+    measured("page_bytes", sum(sizes))
     assert sum(sizes) < PAGE_BYTES
 
 
 @pytest.mark.timeout(600)
-def test_the_heap_stays_where_it_was(
-    browser: Browser, tmp_path: Path, record_property: Note
-) -> None:
+def test_the_heap_stays_where_it_was(browser: Browser, tmp_path: Path, measured: Note) -> None:
     with TemporaryDirectory(prefix="lds") as sockets:
         hardware = Hardware(f"ipc://{sockets}/s", frames_hz=5.0, size=512)
         with (
@@ -101,7 +98,7 @@ def test_the_heap_stays_where_it_was(
             ended = heap_bytes(page)
             page.context.close()
         hardware.close()
-    record_property("heap_growth_bytes", ended - began)
+    measured("heap_growth_bytes", ended - began)
     assert ended - began < HEAP_BYTES
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.console.conftest import Served, Visit, drive, shot
+from tests.console.conftest import Note, Served, Visit, drive, shot
 from tests.console.stand import Hardware
 
 pytestmark = pytest.mark.console
@@ -35,13 +34,13 @@ def stop_ms(page: Page, hardware: Hardware, press: str = "click") -> float:
 
 
 def test_stop_reaches_the_instrument_at_once_and_the_run_waits(
-    stand: Served, visit: Visit, record_property: Callable[[str, object], None]
+    stand: Served, visit: Visit, measured: Note
 ) -> None:
     assert stand.hardware is not None
     page = visit("olga")
     drive(page)
     took_ms = stop_ms(page, stand.hardware)
-    record_property("stop_ms", took_ms)
+    measured("stop_ms", took_ms)
     assert took_ms < LIMIT_MS
     expect(page.locator("#chip-word")).to_have_text("STOPPED")
     expect(page.locator("#card-column")).to_contain_text("Resume")

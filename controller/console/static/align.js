@@ -33,6 +33,11 @@ function fitView(header) {
   const reach = Math.max(...o.spots.map(([x, y]) => Math.max(Math.abs(x - o.centre[0]), Math.abs(y - o.centre[1]))));
   zoom = Math.min(6, Math.max(1, header.shape[1] / (2.9 * reach)));
 }
+live.addEventListener("clear", (event) => {
+  pictures[event.detail].clear();
+  byId(`${event.detail}-age`).textContent = "–";
+  if (event.detail === "pattern") { byId("pattern-twin").textContent = "no pattern yet"; byId("deep").hidden = true; }
+});
 function describe(header) {
   const overlay = header.overlay ?? {};
   byId("pattern-twin").textContent = `${header.frame || "live picture"}: ${overlay.words ?? "not read yet"}; ${Math.round(header.electrons)} electrons`;

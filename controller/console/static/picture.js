@@ -39,6 +39,13 @@ export class Picture {
     if (this.raw) this.paint();
   }
 
+  clear() {
+    this.header = null;
+    this.box.classList.remove("has-picture", "stale");
+    this.canvas.getContext("2d").clearRect(0, 0, this.canvas.width, this.canvas.height);
+    this.box.querySelector(".overlay")?.replaceChildren();
+  }
+
   async restyle(look) {
     this.look = { ...this.look, ...look };
     if (this.header) await this.show({ ...this.header, arrived_ms: this.header.arrived_ms }, this.source);

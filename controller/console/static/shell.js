@@ -60,6 +60,7 @@ setInterval(beat, 2000);
 function onText(message) {
   if (message.kind === "state") onState(message);
   if (message.kind === "stopped") showStopped(message);
+  if (message.kind === "clear") { delete state.pictures[message.stream]; live.dispatchEvent(new CustomEvent("clear", { detail: message.stream })); }
 }
 
 function onPicture(buffer) {

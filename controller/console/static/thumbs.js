@@ -13,4 +13,5 @@ function find() {
 find();
 document.body.addEventListener("htmx:afterSwap", find);
 live.addEventListener("picture", (event) => pictures[event.detail.header.stream]?.show(event.detail.header, event.detail.jpeg));
+live.addEventListener("clear", (event) => pictures[event.detail]?.clear());
 setInterval(() => { for (const p of Object.values(pictures)) if (p.header) p.box.classList.toggle("stale", standing(p.header, state, Date.now()) === "stale"); }, 500);
