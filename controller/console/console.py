@@ -21,6 +21,7 @@ from controller.console.hub import Hub
 from controller.console.instrument import StopLine, Stopped, Telemetry
 from controller.console.night import Follower, Night
 from controller.console.pictures import STREAMS, key_of, live_message, message_of
+from controller.console.rehearsal import Rehearsals
 from controller.console.views.alarms import alarms_of, unacknowledged
 from controller.console.views.shell import Surroundings, shell_view
 from controller.hardware.values import Frame
@@ -52,7 +53,6 @@ class Console:
     hardware: str | None = None
     keys: Keys | None = None
     replay: bool = False
-    rehearsal_dir: Path | None = None
     delays: Delays = field(default_factory=Delays)
     hub: Hub = field(default_factory=Hub)
     night: Night | None = None
@@ -61,6 +61,7 @@ class Console:
 
     def __post_init__(self) -> None:
         self.follower = Follower(self.run_dir)
+        self.rehearsals = Rehearsals(self.run_dir)
         self._stop_sent_s = float("-inf")
         self._shown: dict[str, str] = {}
         self._sequence = 0
@@ -73,6 +74,7 @@ class Console:
 
     def close(self) -> None:
         """Stop listening; the run goes on."""
+        self.rehearsals.close()
         if self._telemetry is not None:
             self._telemetry.close()
         if self._stop_line is not None:
@@ -91,6 +93,7 @@ class Console:
             now_s=now_s,
             heard=None if self._telemetry is None else self._telemetry.heard,
             replay=self.replay,
+            simulated=self.guard.simulated,
             stop_sent=waits and not taken_up,
         )
 

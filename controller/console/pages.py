@@ -15,6 +15,7 @@ from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Re
 from controller.console.console import Console
 from controller.console.gate import cookie_line
 from controller.console.night import Night
+from controller.console.rehearsal import rehearsal_of
 from controller.console.rendering import SCREENS, render
 from controller.console.rights import Right, needs
 from controller.console.views.acquire import acquire_view
@@ -134,7 +135,10 @@ Facts = Callable[[Night | None, Any], dict[str, Any]]
 
 
 def _overview(night: Night | None, query: Any) -> dict[str, Any]:  # noqa: ANN401  (query parameters)
-    return {"view": None if night is None else queue_view(night)}
+    return {
+        "view": None if night is None else queue_view(night),
+        "rehearsal": None if night is None else rehearsal_of(night.folder),
+    }
 
 
 def _align(night: Night | None, query: Any) -> dict[str, Any]:  # noqa: ANN401

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +77,9 @@ def message_of(night: Night, stream: str) -> bytes | None:
         "electrons": stored.electrons,
         "charged_e_per_A2": stored.charged_e_per_A2,
         "pixel_nm": stored.optics.pixel_size_nm,
-        "overlay": overlay_of(night, stored.frame) if log else _mark(night, stored),
+        "overlay": (overlay_of(night, stored.frame) | {"notes": notes_on(night, stored.frame)})
+        if log
+        else _mark(night, stored),
     }
     return encode_frame(header, to_jpeg(grey))
 
@@ -130,6 +134,19 @@ def frame_named(night: Night, name: str) -> tuple[FrameStored, NDArray[np.float3
             path = inside(night.folder, event.path)
             return None if path is None else (event, read_frame(path).electrons)
     return None
+
+
+def notes_on(night: Night, frame: str) -> list[dict[str, Any]]:
+    """What people wrote onto a picture."""
+    path = night.folder / "labels.jsonl"
+    found: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        with suppress(ValueError, KeyError):
+            label = json.loads(line)
+            if label.get("what_for") == "annotation" and label["frame"] == frame:
+                x, y = float(label["x_px"]), float(label["y_px"])
+                found.append({"x": x, "y": y, "text": str(label["text"])})
+    return found
 
 
 def _mark(night: Night, stored: FrameStored) -> dict[str, Any]:

@@ -99,6 +99,7 @@ def write_routes(console: Console) -> APIRouter:
         "/api/label": (Right.DRIVE, _label),
         "/api/note": (Right.DRIVE, _note),
         "/api/replay": (Right.LOOK, _replay),
+        "/api/rehearse": (Right.DRIVE, _rehearse),
         "/api/lockout": (Right.CONFIGURE, _lockout),
         "/api/remote": (Right.CONFIGURE, _remote),
         "/api/revoke": (Right.ADMIN, _revoke),
@@ -335,6 +336,16 @@ async def _replay(request: Request, session: Session, fields: dict[str, str]) ->
         raise _Refused(409, "this is no replay")
     first, final = console.follower.span_s
     console.replay_s = first + (final - first) * min(1.0, max(0.0, number(fields, "share", 1.0)))
+    return {}
+
+
+async def _rehearse(request: Request, session: Session, fields: dict[str, str]) -> dict[str, Any]:
+    console = _console(request)
+    if console.replay or console.night is None:
+        raise _Refused(409, "there is no plan to rehearse here")
+    why = await run_in_threadpool(console.rehearsals.start, console.night)
+    if why:
+        raise _Refused(409, why)
     return {}
 
 

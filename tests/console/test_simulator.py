@@ -93,6 +93,7 @@ def test_an_alignment_is_supervised_from_survey_to_axis_and_stopped_in_a_long_mo
     watch(page, assisted.url, trouble)
     page.goto(assisted.url + "align")
     expect(page.locator("#mode")).to_have_text("SIMULATOR")
+    expect(page.locator("#beam")).to_have_text("BLANKED", timeout=30_000)
     page.wait_for_selector("#card", timeout=120_000)
     drive(page)
     approve(page, "SurveyTile")

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
-from tests.console.conftest import Served, Visit, drive, shot
+from controller.plan.notifications import NotificationPlan
+from controller.record.events import Proposed
+from controller.record.journal import read_journal
+from controller.record.notify.post import PostOffice
+from tests.console.conftest import Served, Visit, console_on, drive, shot
+from tests.console.stand import Hardware, StandRun, tilt
 
 pytestmark = pytest.mark.console
 
@@ -167,3 +174,32 @@ def test_skip_withdraws_the_proposal_and_the_run_asks_anew(stand: Served, visit:
     assert stand.run is not None
     assert stand.run.done[0][1].answer == "withdrawn"
     assert stand.run.belief.target("R1").rejected
+
+
+def test_nobody_answers_the_beam_stays_blanked_somebody_is_told_and_the_plan_decides(
+    browser: Browser, tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+    plan = NotificationPlan(
+        command=("sh", "-c", f'echo "$1" >> {told}', "notice"), approval_waits_min=0.02
+    )
+    with TemporaryDirectory(prefix="lds") as sockets:
+        hardware = Hardware(f"ipc://{sockets}/s")
+        with (
+            StandRun(tmp_path / "run", [tilt(1.0, -0.5)], wait_s=8.0) as run,
+            PostOffice(plan, "night", tmp_path / "run") as post,
+            console_on(tmp_path / "run", hardware=hardware.url) as (url, _),
+        ):
+            journal = run.folder / "journal.jsonl"
+            while not any(isinstance(e.event, Proposed) for e in read_journal(journal)):
+                pass
+            post(next(e for e in read_journal(journal) if isinstance(e.event, Proposed)))
+            page = browser.new_context().new_page()
+            page.goto(url + "align")
+            expect(page.locator("#sentence")).to_contain_text("the run holds")
+            expect(page.locator("#card-column")).to_contain_text("hold", timeout=20_000)
+            expect(page.locator("#beam")).to_have_text("BLANKED")
+            page.context.close()
+        hardware.close()
+    assert [a.answer for _, a in run.done] == ["silence"]
+    assert "Tilt" in told.read_text() or "waits" in told.read_text()

@@ -44,6 +44,9 @@ function describe(header) {
   const deep = byId("deep");
   deep.hidden = !header.frame;
   deep.href = `${base}/frame/${header.frame}/16bit.png`;
+  const spectrum = byId("spectrum");
+  spectrum.hidden = !header.frame;
+  spectrum.href = `${base}/frame/${header.frame}/spectrum.png`;
 }
 
 function el(name, attributes, css) { const at = document.createElementNS(SVG, name); for (const [k, v] of Object.entries(attributes)) at.setAttribute(k, v); if (css) at.setAttribute("class", css); return at; }
@@ -107,6 +110,7 @@ function drawPattern() {
     if (grip_share < 1) svg.append(text(x + w / 36, y, `centre ${away.toFixed(0)} px away`, h));
   }
   if (on("scale") && o.inv_A_per_px) { const g = [0.1, 0.2, 0.5, 1].filter((v) => v / o.inv_A_per_px < w / 3).pop() ?? 0.1; const px = g / o.inv_A_per_px; const x = left + w * 0.04, y = top + h * 0.95; for (const css of ["halo", "ln-zero"]) svg.append(el("line", { x1: x, x2: x + px, y1: y, y2: y }, css)); svg.append(text(x, y - h * 0.02, `${g} 1/Å`, h)); }
+  for (const note of [...(o.notes ?? []), ...(header.notes ?? [])]) { svg.append(el("circle", { cx: note.x, cy: note.y, r: w / 70 }, "ln-note"), text(note.x + w / 50, note.y, note.text, h)); }
   if (profile) svg.append(el("line", { x1: profile.x0, y1: profile.y0, x2: profile.x1, y2: profile.y1 }, "ln-profile"));
 }
 function moved(o, to) { const dx = to.x - o.centre[0], dy = to.y - o.centre[1]; const r = Math.hypot(dx, dy); return { x: to.x, y: to.y, rx: r, ry: r, turn_deg: 0 }; }
@@ -164,6 +168,7 @@ document.addEventListener("click", async (event) => {
   if (at.dataset.answer === "approve") await answer("approve");
   else if (at.dataset.answer) { const form = new FormData(byId("answer")); await answer(at.dataset.answer, { category: form.get("category") ?? "", reason: form.get("reason") ?? "", ...centreFields() }); }
   else if (at.id === "approve-edit") await answer("edit", { ...changes(), ...centreFields() });
+  else if (at.id === "copy-python") { await navigator.clipboard.writeText(byId("python").textContent); toast("copied"); }
   else if (at.id === "skip") { const told = await post("/api/queue", { what: "skip", target: at.dataset.skip }); toast(told.ok ? "skipping" : told.why, !told.ok); }
   else if (at.id === "delegate-now") { const told = await post("/api/delegate", { ...fields(), ...envelope() }); toast(told.ok ? "running by itself within the envelope" : `Not done: ${told.why}`, !told.ok); }
   else if (at.id === "delegate-end") { const told = await post("/api/delegate", { end: "1", epoch: state.newest?.lease?.epoch ?? 0 }); toast(told.ok ? "it asks again" : told.why, !told.ok); }
@@ -192,10 +197,22 @@ function toPicture(event) {
   const rect = boxes.pattern.getBoundingClientRect();
   return { x: x + ((event.clientX - rect.left) / rect.width) * w, y: y + ((event.clientY - rect.top) / rect.height) * h };
 }
+let annotating = false;
+byId("note-tool").addEventListener("click", () => { annotating = !annotating; byId("note-tool").setAttribute("aria-pressed", String(annotating)); });
+async function annotate(p) {
+  const header = pictures.pattern.header;
+  const text = window.prompt("Annotation at this place of the picture");
+  if (!text || !header?.frame) return;
+  const told = await post("/api/label", { what_for: "annotation", frame: header.frame, x_px: p.x.toFixed(1), y_px: p.y.toFixed(1), text });
+  if (!told.ok) { toast(told.why, true); return; }
+  (header.notes ??= []).push({ x: p.x, y: p.y, text });
+  drawPattern();
+}
 let dragging = null;
 let drag_share = 1;
 boxes.pattern.addEventListener("pointerdown", (event) => {
   if (event.target.id === "grip") { dragging = "grip"; drag_share = grip_share; byId("edit")?.setAttribute("open", ""); }
+  else if (annotating) { annotate(toPicture(event)); return; }
   else if (profiling) { const p = toPicture(event); profile = { x0: p.x, y0: p.y, x1: p.x, y1: p.y }; dragging = "profile"; }
   if (dragging) { boxes.pattern.setPointerCapture(event.pointerId); event.preventDefault(); }
 });

@@ -30,6 +30,8 @@ export class Picture {
     if (this.header && header.arrived_ms < this.header.arrived_ms) { bitmap.close(); return; }
     this.header = header;
     this.canvas.width = bitmap.width; this.canvas.height = bitmap.height;
+    // box, canvas and overlay share one shape, so that an overlay lies where it belongs
+    this.box.style.aspectRatio = `${bitmap.width} / ${bitmap.height}`;
     const context = this.canvas.getContext("2d", { willReadFrequently: true });
     context.drawImage(bitmap, 0, 0);
     bitmap.close();

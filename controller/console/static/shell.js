@@ -83,6 +83,8 @@ function onState(message) {
   state.newest = message;
   state.heard_ms = Date.now();
   if (state.lost_since !== null) { state.lost_since = null; showLost(); document.body.dispatchEvent(new Event("changed")); }
+  const mode = byId("mode");
+  if (mode.textContent !== shell.mode) { mode.textContent = shell.mode; mode.className = `mode mode-${shell.mode.toLowerCase()}`; document.title = document.title.replace(/HARDWARE|SIMULATOR|REPLAY/, shell.mode); }
   const chip = byId("chip");
   if (chip.dataset.state !== shell.state) { chip.dataset.state = shell.state; chip.querySelector(".shape").textContent = shell.shape; byId("chip-word").textContent = shell.state; }
   set("sentence", shell.sentence); set("beam", shell.beam); set("vacuum", shell.vacuum); set("dose", shell.dose || "–");
@@ -247,6 +249,12 @@ if (slider) {
     playing = setInterval(() => { slider.value = String(Number(slider.value) + 4); set("slider-time", `${(slider.value / 10).toFixed(0)} %`); go(); if (slider.value === "1000") byId("play").click(); }, 400);
   });
 }
+
+// --- first look round ------------------------------------------------------------------------
+byId("tour-open")?.addEventListener("click", () => byId("tour").showModal());
+byId("tour-close")?.addEventListener("click", () => { remember("lodestem-tour", "seen"); byId("tour").close(); });
+byId("tour")?.addEventListener("cancel", (event) => event.preventDefault());
+if (byId("tour") && body.dataset.mode === "SIMULATOR" && body.dataset.screen === "overview" && body.dataset.name === "local operator" && !recall("lodestem-tour")) byId("tour").showModal();
 
 // --- small forms -----------------------------------------------------------------------------
 document.addEventListener("click", async (event) => {

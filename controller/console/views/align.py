@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from controller.console.night import Night, last
+from controller.console.views.python import as_python
 from controller.console.views.shell import doing
 from controller.decision.actions import EDITABLE
 from controller.decision.belief import Target
@@ -70,6 +71,8 @@ class Card:
     """The picture in words, for those who do not see it."""
     until_utc: str
     may_delegate: bool
+    python: str
+    """The same by a script; empty where that is more than a call."""
 
     @property
     def used_share(self) -> float:
@@ -165,6 +168,7 @@ def card_of(night: Night) -> Card | None:
         twin=twin(fit),
         until_utc=proposal["until_utc"],
         may_delegate=not is_scan,
+        python=as_python(proposal["action"], details, _url(night)),
     )
 
 
@@ -277,6 +281,12 @@ def _edit_refusal(
         PartialPose(alpha_deg=details["alpha_deg"], beta_deg=details["beta_deg"])
     )
     return found or ""
+
+
+def _url(night: Night) -> str | None:
+    plan = night.plan
+    url = None if plan is None else plan.instrument.options.get("url")
+    return None if url is None else str(url)
 
 
 def _target(night: Night) -> Target | None:

@@ -85,6 +85,8 @@ class Surroundings:
     heard: Heard | None = None
     """None: there is no hardware server to listen to."""
     replay: bool = False
+    simulated: bool = False
+    """What is known of the instrument before a run has begun."""
     stop_sent: bool = False
     """A STOP was sent that neither the instrument nor the run has answered yet."""
 
@@ -123,7 +125,8 @@ def mode_of(night: Night | None, around: Surroundings) -> Mode:
     """What the banner says; an instrument is never taken for a simulator."""
     if around.replay:
         return "REPLAY"
-    return "SIMULATOR" if night is not None and night.simulated else "HARDWARE"
+    known = None if night is None else night.simulated
+    return "SIMULATOR" if (around.simulated if known is None else known) else "HARDWARE"
 
 
 def state_of(night: Night | None, around: Surroundings) -> State:

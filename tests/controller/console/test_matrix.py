@@ -45,6 +45,7 @@ TABLE: dict[str, Right] = {
     "POST /api/label": Right.DRIVE,
     "POST /api/note": Right.DRIVE,
     "POST /api/replay": Right.LOOK,
+    "POST /api/rehearse": Right.DRIVE,
     "POST /api/lockout": Right.CONFIGURE,
     "POST /api/remote": Right.CONFIGURE,
     "POST /api/revoke": Right.ADMIN,

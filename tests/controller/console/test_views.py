@@ -81,6 +81,11 @@ def test_the_beam_is_never_said_to_be_blanked_by_old_news(night: Night) -> None:
 
 def test_an_instrument_is_never_taken_for_a_simulator(night: Night) -> None:
     assert shell_view(None, around()).mode == "HARDWARE"
+    assert shell_view(None, around(simulated=True)).mode == "SIMULATOR"
+    real = night.started.capabilities.replace(simulated=False)  # type: ignore[union-attr]
+    started = night.started.model_copy(update={"capabilities": real})  # type: ignore[union-attr]
+    at_work = replace(night, belief=replace(night.belief, started=started))
+    assert shell_view(at_work, around(simulated=True)).mode == "HARDWARE"
     assert shell_view(night, around()).mode == "SIMULATOR"
     assert shell_view(night, around(replay=True)).mode == "REPLAY"
 
