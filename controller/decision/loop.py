@@ -37,6 +37,7 @@ from controller.decision.steps.scan import folder_of, reconstructed
 from controller.hardware.errors import MicroscopeError
 from controller.plan.run import RunMode
 from controller.record.events import (
+    STOPPED_BY_PERSON,
     Answered,
     Event,
     Fault,
@@ -246,7 +247,7 @@ class AgentLoop:
         recovery = recover(error, self._belief, target, self._rig.plan.recovery)
         if self._inbox is not None and self._inbox.is_stopped():
             # whatever broke off, a person broke it off: the run waits, the crystal is kept
-            recovery = Recovery(RecoveryAnswer.RETRY, 0.0, "STOP by a person: wait for them")
+            recovery = Recovery(RecoveryAnswer.RETRY, 0.0, f"{STOPPED_BY_PERSON}: wait for them")
         self._emit(
             Fault(
                 error=error.code,

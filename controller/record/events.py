@@ -468,6 +468,10 @@ class TargetEnded(Frozen):
     dose_scan_e_per_A2: float
 
 
+STOPPED_BY_PERSON = "STOP by a person"
+"""How `Fault.handled` begins where nothing was wrong: somebody broke the step off on purpose."""
+
+
 class Fault(Frozen):
     """Something went wrong, with the state it left."""
 
@@ -480,6 +484,11 @@ class Fault(Frozen):
     dose_state: str
     handled: str
     """What was decided about it."""
+
+    @property
+    def is_on_purpose(self) -> bool:
+        """Whether somebody broke the step off, and nothing else is wrong."""
+        return self.handled.startswith(STOPPED_BY_PERSON) and self.beam_state == "blanked"
 
 
 class StepEnded(Frozen):

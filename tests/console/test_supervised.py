@@ -181,7 +181,7 @@ def test_nobody_answers_the_beam_stays_blanked_somebody_is_told_and_the_plan_dec
 ) -> None:
     told = tmp_path / "told"
     plan = NotificationPlan(
-        command=("sh", "-c", f'echo "$1" >> {told}', "notice"), approval_waits_min=0.02
+        command=("sh", "-c", f'echo "$2" >> {told}', "notice"), approval_waits_min=0.02
     )
     with TemporaryDirectory(prefix="lds") as sockets:
         hardware = Hardware(f"ipc://{sockets}/s")

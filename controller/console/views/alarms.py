@@ -85,7 +85,7 @@ def unacknowledged(alarms: list[Alarm]) -> int:
 def _of_event(entry: Entry) -> Alarm | None:
     event: Event = entry.event
     match event:
-        case Fault():
+        case Fault() if not event.is_on_purpose:
             where = f" at {event.target}" if event.target else ""
             return Alarm(
                 key=f"fault {event.error}",

@@ -20,6 +20,7 @@ from controller.plan.run import RunMode
 from controller.record.events import Answered, Fault, Pick, QueueChanged, StepStarted, TargetsChosen
 from controller.record.inbox import Inbox, QueueRequest, send
 from controller.record.journal import Journal, read_journal
+from controller.record.notify.rules import notice_of
 
 TILT = Tilt("T01", 1.0, 2.0, 0.0, 0.0, 0.02, 0.0, 0.0)
 
@@ -55,6 +56,8 @@ def test_a_step_that_a_person_stopped_keeps_its_crystal(tmp_path: Path, pressed:
     assert isinstance(fault, Fault)
     assert (loop.belief.held == "") is pressed
     assert fault.handled.startswith("STOP by a person" if pressed else "hold")
+    # nobody is told of what somebody did on purpose
+    assert (notice_of(fault) is None) is pressed
 
 
 def test_after_stop_the_run_waits_until_somebody_goes_on_or_ends_it() -> None:
