@@ -27,6 +27,7 @@ from controller.console.gate import Guard
 from controller.console.listening import Listening, ListenRefusedError
 from controller.console.night import Follower
 from controller.console.passwords import AccountError, Accounts
+from controller.console.sessions import SessionBook
 from controller.decision.night import SERVER
 from controller.hardware.errors import MicroscopeError
 from controller.hardware.wire.endpoints import Keys
@@ -100,6 +101,7 @@ def _console(wanted: Wanted, output: Output, stack: ExitStack) -> Console:
 def _made(
     folder: Path, guard: Guard, url: str | None, keys: Keys | None, *, replay: bool
 ) -> Console:
+    guard.book = SessionBook(folder / "sessions.json")
     try:
         audit = AuditLog(folder / "audit.jsonl")
     except AuditError as error:

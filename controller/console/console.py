@@ -22,15 +22,15 @@ from controller.console.instrument import StopLine, Stopped, Telemetry
 from controller.console.night import Follower, Night
 from controller.console.pictures import STREAMS, key_of, live_message, message_of
 from controller.console.rehearsal import Rehearsals
-from controller.console.views.alarms import alarms_of, unacknowledged
-from controller.console.views.shell import Surroundings, shell_view
+from controller.console.views.alarms import Alarm, alarms_of, unacknowledged
+from controller.console.views.shell import SILENT_S, Surroundings, run_age_s, shell_view
 from controller.hardware.values import Frame
 from controller.hardware.wire.endpoints import Keys
 from controller.record.inbox import QueueRequest, send
 
 log = logging.getLogger("lodestem.console")
 
-LOOK_S = 0.1
+LOOK_S = 0.2
 STOPPING_S = 3.0
 """How long a STOP that the run has not taken up yet is shown as such."""
 
@@ -64,6 +64,8 @@ class Console:
         self.rehearsals = Rehearsals(self.run_dir)
         self._stop_sent_s = float("-inf")
         self._shown: dict[str, str] = {}
+        self._alarms: tuple[object, list[Alarm]] = (None, [])
+        self._drawn: tuple[object, ...] = ()
         self._sequence = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._telemetry: Telemetry | None = None
@@ -110,7 +112,7 @@ class Console:
     def state(self) -> dict[str, Any]:
         """What every page is told, several times a second."""
         night, around = self.night, self.around()
-        alarms = [] if night is None else alarms_of(night, around)
+        alarms = self.alarms(around)
         shell = shell_view(night, around, unacknowledged(alarms))
         desk = None if night is None else night.desk
         return {
@@ -137,6 +139,23 @@ class Console:
             ),
         }
 
+    def alarms(self, around: Surroundings) -> list[Alarm]:
+        """All alarms; looked through anew only where something has changed."""
+        night = self.night
+        if night is None:
+            return []
+        heard = around.heard
+        key = (
+            night.belief.revision,
+            len(night.acks),
+            heard is not None and heard.age_s(around.now_s) <= SILENT_S,
+            run_age_s(night, around) > SILENT_S,
+            int(around.now_s),  # silence grows by itself
+        )
+        if self._alarms[0] != key:
+            self._alarms = (key, alarms_of(night, around))
+        return self._alarms[1]
+
     # --- the pump -----------------------------------------------------------------------------
 
     async def pump(self) -> None:
@@ -146,11 +165,21 @@ class Console:
             try:
                 await asyncio.to_thread(self.look)
                 self.hub.tell("state", json.dumps(self.state()))
-                for stream in STREAMS:
-                    await self._show(stream)
+                if self._drawn != (drawn := self._what_is_drawn()):
+                    self._drawn = drawn
+                    for stream in STREAMS:
+                        await self._show(stream)
             except Exception:  # a journal line or a file that cannot be read must not end the pump
                 log.exception("the console could not look at the run")
             await asyncio.sleep(LOOK_S)
+
+    def _what_is_drawn(self) -> tuple[object, ...]:
+        """Changes whenever a stored picture or what is drawn over it may have."""
+        night = self.night
+        if night is None:
+            return ()
+        proposal = night.proposal
+        return night.belief.revision, None if proposal is None else proposal["id"]
 
     async def _show(self, stream: str) -> None:
         night = self.night

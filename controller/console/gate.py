@@ -62,7 +62,8 @@ class Guard:
     """Set at the instrument's own console only; off after every start."""
     locked_by: str = ""
     """Who has locked driving, and why; empty: nobody."""
-    now_s: Callable[[], float] = time.monotonic
+    now_s: Callable[[], float] = time.time
+    """Wall time: sessions outlive a process."""
 
     def session_of(self, connection: HTTPConnection, *, used: bool = True) -> Session | None:
         """Who asks, or None."""

@@ -9,27 +9,51 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+MOST_ON_THE_WAY = 2
+"""Pictures that were sent and have not arrived, as far as the page has said."""
+SILENT_S = 5.0
+
 
 class Viewer:
     """One WebSocket's mailbox; belongs to the event loop."""
 
     def __init__(self) -> None:
         self._newest: dict[str, str | bytes] = {}
-        self._some = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._on_the_way = 0
 
     def put(self, stream: str, message: str | bytes) -> None:
         """Replace what waits of this stream."""
         self._newest.pop(stream, None)
         self._newest[stream] = message
-        self._some.set()
+        self._changed.set()
 
-    async def take(self) -> list[str | bytes]:
-        """Everything that waits, oldest first; waits for something."""
-        await self._some.wait()
-        self._some.clear()
-        waiting = list(self._newest.values())
-        self._newest.clear()
-        return waiting
+    def arrived(self) -> None:
+        """The page says that a picture has arrived."""
+        self._on_the_way = max(0, self._on_the_way - 1)
+        self._changed.set()
+
+    async def take(self) -> str | bytes:
+        """What to send next: words at once, pictures as far as those before have arrived."""
+        while (stream := self._ready()) is None:
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), SILENT_S)
+            except (
+                TimeoutError
+            ):  # a picture was lost, or the page tells nothing: go on all the same
+                self._on_the_way = 0
+        message = self._newest.pop(stream)
+        if isinstance(message, bytes):
+            self._on_the_way += 1
+        return message
+
+    def _ready(self) -> str | None:
+        room = self._on_the_way < MOST_ON_THE_WAY
+        return next(
+            (name for name, message in self._newest.items() if room or isinstance(message, str)),
+            None,
+        )
 
 
 class Hub:

@@ -5,6 +5,7 @@ Telemetry is only listened to.  STOP has a socket of its own that is used for no
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -82,19 +83,28 @@ class Telemetry:
 
     def _serve(self) -> None:
         while not self._closing.is_set():
-            if not self._socket.poll(200):
-                continue
-            _, *frames = self._socket.recv_multipart()
-            try:
-                notice, arrays = decode(Notice, frames)
-                if notice.topic == "status":
-                    self.heard = Heard(time.monotonic(), notice.body)
-                elif notice.topic == "frame":
-                    self._on_frame(picture_in(notice.body, arrays))
-            except (ProtocolError, ValueError):
-                continue
+            if self._socket.poll(200):
+                for frames in self._newest().values():
+                    with contextlib.suppress(ProtocolError, ValueError):
+                        self._take(frames)
         self._socket.close()
         self._context.term()
+
+    def _newest(self) -> dict[bytes, list[bytes]]:
+        """The newest message of each topic; older ones are passed over, never queued up."""
+        found: dict[bytes, list[bytes]] = {}
+        with contextlib.suppress(zmq.Again):
+            while True:
+                topic, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
+                found[topic] = frames
+        return found
+
+    def _take(self, frames: list[bytes]) -> None:
+        notice, arrays = decode(Notice, frames)
+        if notice.topic == "status":
+            self.heard = Heard(time.monotonic(), notice.body)
+        elif notice.topic == "frame":
+            self._on_frame(picture_in(notice.body, arrays))
 
 
 @dataclass(frozen=True)

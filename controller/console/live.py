@@ -47,11 +47,11 @@ def live_route(console: Console) -> APIRouter:
 
 async def _send(socket: WebSocket, viewer: Viewer) -> None:
     while True:
-        for message in await viewer.take():
-            if isinstance(message, bytes):
-                await socket.send_bytes(message)
-            else:
-                await socket.send_text(message)
+        message = await viewer.take()
+        if isinstance(message, bytes):
+            await socket.send_bytes(message)
+        else:
+            await socket.send_text(message)
 
 
 async def _receive(console: Console, socket: WebSocket, session: Session, viewer: Viewer) -> None:
@@ -76,6 +76,8 @@ async def _on_message(
         console.audit.write(
             "stop", who=session.name, role=session.role, address=address, result=told.words
         )
+    elif kind == "got":
+        viewer.arrived()
     elif kind == "beat":
         viewer.put("beat", json.dumps({"kind": "beat", "echo": said.get("ms")}))
         await _renew(console, session)

@@ -11,7 +11,7 @@ from controller.console.console import Console
 from controller.console.desk_calls import held_epoch
 from controller.console.rights import Right, may
 from controller.console.sessions import Session
-from controller.console.views.alarms import alarms_of, unacknowledged
+from controller.console.views.alarms import unacknowledged
 from controller.console.views.shell import shell_view
 
 SCREENS = (
@@ -40,7 +40,7 @@ def render(request: Request, template: str, status: int = 200, **more: Any) -> H
     """A page with the shell's facts in it."""
     console: Console = request.app.state.console
     session, night, around = session_in(request), console.night, console.around()
-    alarms = [] if night is None else alarms_of(night, around)
+    alarms = console.alarms(around)
     role = None if session is None else session.role
     facts = {
         "base": request.scope.get("root_path", ""),

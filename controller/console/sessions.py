@@ -1,17 +1,26 @@
-"""Who is signed in: sessions with an end, listed and revocable.  Pure: time is an argument."""
+"""Who is signed in: sessions with an end, listed and revocable; they outlive the console's process.
+
+Kept are hashes of cookies, never the cookies.  Time is an argument.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import json
+import os
 import secrets
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from controller.console.passwords import UserRole
 
 LONGEST_S = 12 * 3600.0
 IDLE_S = 3600.0
 MOST = 500
+KEPT_EVERY_S = 60.0
+"""A session's last use is written down no more often."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +43,23 @@ class Session:
 
 
 class SessionBook:
-    """All sessions; keeps hashes of the cookies only."""
+    """All sessions.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    path
+        Where they are kept; None: nowhere.  A file that cannot be read is as good as none:
+        everybody signs in again.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
         self._by_hash: dict[str, Session] = {}
+        self._kept_s = 0.0
+        if path is not None and path.exists():
+            with suppress(OSError, ValueError, TypeError):
+                kept = json.loads(path.read_text(encoding="utf-8"))
+                self._by_hash = {key: Session(**fields) for key, fields in kept.items()}
 
     def begin(self, name: str, role: UserRole, address: str, now_s: float) -> tuple[str, Session]:
         """A new session and the cookie that stands for it."""
@@ -55,6 +77,7 @@ class SessionBook:
             csrf=secrets.token_urlsafe(24),
         )
         self._by_hash[_hash(cookie)] = session
+        self._keep(now_s)
         return cookie, session
 
     def find(self, cookie: str | None, now_s: float, *, used: bool = True) -> Session | None:
@@ -68,6 +91,8 @@ class SessionBook:
             return None
         if used:
             session = self._by_hash[key] = replace(session, used_s=now_s)
+            if now_s - self._kept_s > KEPT_EVERY_S:
+                self._keep(now_s)
         return session
 
     def end(self, session_id: str) -> bool:
@@ -75,7 +100,18 @@ class SessionBook:
         found = [key for key, session in self._by_hash.items() if session.id == session_id]
         for key in found:
             del self._by_hash[key]
+        self._keep(self._kept_s)
         return bool(found)
+
+    def _keep(self, now_s: float) -> None:
+        self._kept_s = now_s
+        if self._path is None:
+            return
+        fresh = self._path.with_suffix(".part")
+        kept = {key: asdict(session) for key, session in self._by_hash.items()}
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
+            json.dump(kept, out)
+        fresh.replace(self._path)
 
     def all(self) -> list[Session]:
         """Everybody, newest first."""

@@ -25,6 +25,7 @@ from controller.console.console import Console
 from controller.console.gate import Guard
 from controller.console.listening import Listening
 from controller.console.passwords import Accounts
+from controller.console.sessions import SessionBook
 from tests.console.stand import Hardware, StandRun, steps
 
 SHOTS = Path(os.environ.get("LODESTEM_SHOTS", "runs/console-screens"))
@@ -111,14 +112,20 @@ def accounts_of_the_tests() -> str:
 
 @contextmanager
 def console_on(
-    folder: Path, *, people: bool = False, hardware: str | None = None, replay: bool = False
+    folder: Path,
+    *,
+    people: bool = False,
+    hardware: str | None = None,
+    replay: bool = False,
+    port: int | None = None,
 ) -> Iterator[tuple[str, Console]]:
     """Serve a console on a run folder."""
-    port = free_port()
+    port = port or free_port()
     accounts = Accounts(folder.parent / "accounts.json")
     if people and accounts.path is not None:
         accounts.path.write_text(accounts_of_the_tests(), encoding="utf-8")
     guard = Guard(accounts=accounts, listening=Listening(port=port), simulated=True)
+    guard.book = SessionBook(folder.parent / "sessions.json")
     console = Console(
         run_dir=folder,
         guard=guard,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
-from tests.console.conftest import Note, Served, Visit, drive, shot
-from tests.console.stand import Hardware
+from tests.console.conftest import Note, Served, Visit, console_on, drive, shot, sign_in
+from tests.console.stand import Hardware, StandRun, tilt
 
 pytestmark = pytest.mark.console
 LIMIT_MS = 250.0
@@ -147,3 +149,31 @@ def test_a_hardware_server_that_is_gone_is_said_and_comes_back_by_itself(
         page.wait_for_selector("#approve:not([disabled])")
     finally:
         again.close()
+
+
+def test_a_console_that_dies_is_said_at_once_and_its_successor_is_found_by_itself(
+    browser: Browser, tmp_path: Path
+) -> None:
+    """The run goes on meanwhile; the driver still drives, without signing in again."""
+    folder = tmp_path / "run"
+    with TemporaryDirectory(prefix="lds") as sockets:
+        hardware = Hardware(f"ipc://{sockets}/s")
+        with StandRun(folder, [tilt(1.0, -0.5)]):
+            context = browser.new_context(viewport={"width": 1440, "height": 900})
+            page = context.new_page()
+            with console_on(folder, people=True, hardware=hardware.url) as (url, console):
+                port = console.guard.listening.port
+                sign_in(page, url, "olga")
+                page.goto(url + "align")
+                drive(page)
+            expect(page.locator("#lost")).to_contain_text("No connection since")
+            expect(page.locator("#pattern")).to_have_class(re.compile("stale"))
+            expect(page.locator("#approve")).to_be_disabled()
+            expect(page.locator("#beam")).to_have_text("UNKNOWN")
+            shot(page, "connection-lost")
+            with console_on(folder, people=True, hardware=hardware.url, port=port):
+                expect(page.locator("#lost")).to_be_hidden(timeout=15_000)
+                page.wait_for_selector("#approve:not([disabled])")
+                expect(page.locator("#driver")).to_have_text("olga (you)")
+                context.close()
+        hardware.close()

@@ -22,7 +22,7 @@ live.addEventListener("picture", async (event) => {
   if (frozen && header.stream === "pattern") return;
   await pictures[header.stream].show(header, jpeg);
   performance.mark(`shown-${header.stream}`);
-  if (header.stream === "pattern") { fitView(header); if (edit?.frame !== header.frame) edit = null; drawPattern(); describe(header); }
+  if (header.stream === "pattern") { fitView(header); if (edit?.frame !== header.frame) edit = null; if (isNewlyDrawn(header)) drawPattern(); describe(header); }
   else { byId("image-caption").textContent = `${header.frame || "live"} · ${header.target || "survey"}`; drawScale(boxes.image, header); }
 });
 // The first look at a crystal's pattern shows its spots; afterwards the view is the viewer's.
@@ -38,7 +38,18 @@ live.addEventListener("clear", (event) => {
   byId(`${event.detail}-age`).textContent = "–";
   if (event.detail === "pattern") { byId("pattern-twin").textContent = "no pattern yet"; byId("deep").hidden = true; }
 });
+// Five times a second the same empty overlay need not be drawn again.
+let drawn = "";
+function isNewlyDrawn(header) {
+  const key = `${header.frame}/${header.shape}/${JSON.stringify(header.overlay)}/${zoom}`;
+  if (key === drawn) return false;
+  drawn = key;
+  return true;
+}
+let described_ms = 0;
 function describe(header) {
+  if (header.live && Date.now() - described_ms < 2000) return;
+  described_ms = Date.now();
   const overlay = header.overlay ?? {};
   byId("pattern-twin").textContent = `${header.frame || "live picture"}: ${overlay.words ?? "not read yet"}; ${Math.round(header.electrons)} electrons`;
   const deep = byId("deep");
@@ -84,7 +95,7 @@ function drawPattern() {
   // the canvas is moved by attributes of a view, never by inline style of the page
   const canvas = pictures.pattern.canvas;
   canvas.style.transformOrigin = "0 0";
-  canvas.style.transform = `scale(${zoom}) translate(${(-100 * left) / cols}%, ${(-100 * top) / rows}%)`;
+  canvas.style.transform = zoom === 1 ? "none" : `scale(${zoom}) translate(${(-100 * left) / cols}%, ${(-100 * top) / rows}%)`;
   svg.replaceChildren();
   if (on("rings") && o.inv_A_per_px) for (const d of [10, 5, 3, 2, 1.5, 1]) { const r = 1 / d / o.inv_A_per_px; if (r < cols) svg.append(el("circle", { cx: centre[0], cy: centre[1], r }, "ln-ring"), text(centre[0] + r * 0.7, centre[1] - r * 0.7, `${d} Å`, h)); }
   if (on("spots")) for (const [x, y] of o.spots ?? []) svg.append(el("circle", { cx: x, cy: y, r: w / 60 }, "ln-spot"));
@@ -107,7 +118,7 @@ function drawPattern() {
     const x = centre[0] + (at.x - centre[0]) * grip_share, y = centre[1] + (at.y - centre[1]) * grip_share;
     for (const css of ["halo", edit ? "ln-edit" : "ln-band"]) svg.append(el("line", { x1: centre[0], y1: centre[1], x2: x, y2: y }, css));
     svg.append(el("circle", { cx: x, cy: y, r: w / 42, id: "grip" }, "handle"));
-    if (grip_share < 1) svg.append(text(x + w / 36, y, `centre ${away.toFixed(0)} px away`, h));
+    if (grip_share < 1) { const at_right = x > left + w / 2; const label = text(x, y - h / 26, `centre ${away.toFixed(0)} px away`, h); label.setAttribute("text-anchor", at_right ? "end" : "start"); svg.append(label); }
   }
   if (on("scale") && o.inv_A_per_px) { const g = [0.1, 0.2, 0.5, 1].filter((v) => v / o.inv_A_per_px < w / 3).pop() ?? 0.1; const px = g / o.inv_A_per_px; const x = left + w * 0.04, y = top + h * 0.95; for (const css of ["halo", "ln-zero"]) svg.append(el("line", { x1: x, x2: x + px, y1: y, y2: y }, css)); svg.append(text(x, y - h * 0.02, `${g} 1/Å`, h)); }
   for (const note of [...(o.notes ?? []), ...(header.notes ?? [])]) { svg.append(el("circle", { cx: note.x, cy: note.y, r: w / 70 }, "ln-note"), text(note.x + w / 50, note.y, note.text, h)); }

@@ -46,10 +46,16 @@ function connect() {
     else onPicture(event.data);
   };
   socket.onclose = () => {
+    askWhether();
     if (state.lost_since === null) state.lost_since = new Date();
     showLost();
     setTimeout(connect, 1000 * RETRIES_S[Math.min(retry++, RETRIES_S.length - 1)]);
   };
+}
+
+// A console that is there again and does not know this page any more: sign in anew.
+async function askWhether() {
+  try { if ((await fetch(`${base}/part/settings`, { headers: { "HX-Request": "true" } })).status === 401) location.reload(); } catch { /* not there yet */ }
 }
 
 function beat() {
@@ -69,11 +75,13 @@ function onPicture(buffer) {
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
   const jpeg = new Blob([new Uint8Array(buffer, 4 + length)], { type: "image/jpeg" });
   header.arrived_ms = Date.now();
+  if (socket?.readyState === WebSocket.OPEN) socket.send('{"kind":"got"}');
   state.pictures[header.stream] = { header, jpeg };
   live.dispatchEvent(new CustomEvent("picture", { detail: { header, jpeg } }));
 }
 
 let changed = null;
+let stopping = null;
 let wasState = body.dataset.state;
 function onState(message) {
   const shell = message.shell;
@@ -101,6 +109,8 @@ function onState(message) {
   if (wall) { wall.dataset.state = shell.state; wall.textContent = `${shell.shape} ${shell.state}`; }
   document.title = (shell.state === "NEEDS APPROVAL" ? "▲ " : "") + document.title.replace(/^▲ /, "");
   showLease(message);
+  if (stopping?.done && stopping.seen && !["STOPPED", "STOPPING"].includes(shell.state)) { byId("stop-bar").hidden = true; stopping = null; }
+  if (stopping?.done && shell.state === "STOPPED") stopping.seen = true;
   const kbd = document.querySelector(".stop kbd");
   if (kbd) kbd.textContent = drives() ? "Esc" : "Enter";
   if (shell.state === "NEEDS APPROVAL" && wasState !== "NEEDS APPROVAL" && drives()) softSound();
@@ -126,7 +136,6 @@ setInterval(() => {
 }, 250);
 
 // --- STOP ----------------------------------------------------------------------------------
-let stopping = null;
 export function stop() {
   const bar = byId("stop-bar");
   bar.hidden = false; bar.className = "bar"; bar.textContent = "STOP sent…";

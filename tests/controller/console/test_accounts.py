@@ -107,6 +107,18 @@ def test_a_session_can_be_ended_by_its_public_name() -> None:
     assert not book.end(olga.id)
 
 
+def test_sessions_outlive_the_console_and_no_cookie_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.json"
+    cookie, olga = SessionBook(path).begin("olga", "operator", "::1", 0.0)
+    assert cookie not in path.read_text()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert SessionBook(path).find(cookie, 1.0) is not None
+    SessionBook(path).end(olga.id)
+    assert SessionBook(path).find(cookie, 1.0) is None
+    path.write_text("{")
+    assert SessionBook(path).all() == []
+
+
 def test_the_audit_log_shows_every_alteration(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     for n in range(3):

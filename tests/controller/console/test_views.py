@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import math
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from controller.console.frames import decode_frame, encode_frame, to_bytes, to_jpeg
-from controller.console.hub import Hub
+from controller.console.hub import MOST_ON_THE_WAY, Hub
 from controller.console.instrument import Heard
 from controller.console.night import Follower, Night
 from controller.console.picture_routes import line_profile, power_spectrum
@@ -229,8 +230,6 @@ def test_a_profile_reads_along_the_line_and_a_spectrum_finds_the_period() -> Non
 
 
 def test_whoever_reads_too_slowly_gets_the_newest_only() -> None:
-    import asyncio
-
     async def watch() -> list[str | bytes]:
         hub = Hub()
         hub.tell("state", "old")
@@ -238,9 +237,26 @@ def test_whoever_reads_too_slowly_gets_the_newest_only() -> None:
             for n in range(100):
                 hub.tell("pattern", f"picture {n}".encode())
             hub.tell("state", "new")
-            return await viewer.take()
+            return [await viewer.take(), await viewer.take()]
 
     assert asyncio.run(watch()) == [b"picture 99", "new"]
+
+
+def test_pictures_wait_for_those_before_them_and_words_do_not() -> None:
+    async def watch() -> list[str | bytes]:
+        hub, got = Hub(), []
+        with hub.viewing() as viewer:
+            for n in range(MOST_ON_THE_WAY):
+                hub.tell("pattern", f"picture {n}".encode())
+                got.append(await viewer.take())
+            hub.tell("pattern", b"late")
+            hub.tell("state", "words")
+            got.append(await viewer.take())
+            viewer.arrived()
+            got.append(await viewer.take())
+        return got
+
+    assert asyncio.run(watch()) == [b"picture 0", b"picture 1", "words", b"late"]
 
 
 def test_vendored_libraries_are_those_of_the_lock_and_have_their_licences() -> None:
