@@ -55,6 +55,10 @@ class Wanted:
     tls_cert: Path | None
     tls_key: Path | None
     insecure: bool
+    known_as: tuple[str, ...]
+    root_path: str
+    proxies: tuple[str, ...]
+    proxy_header: str
     speed: float
     headless: bool
 
@@ -113,7 +117,14 @@ def _guard(accounts: Accounts, wanted: Wanted, *, simulated: bool) -> Guard:
     listening = Listening(
         wanted.host, wanted.port, wanted.tls_cert, wanted.tls_key, wanted.insecure
     )
-    guard = Guard(accounts=accounts, listening=listening, simulated=simulated)
+    guard = Guard(
+        accounts=accounts,
+        listening=listening,
+        simulated=simulated,
+        hosts=frozenset(wanted.known_as),
+        proxies=frozenset(wanted.proxies),
+        proxy_header=wanted.proxy_header,
+    )
     _check(guard, wanted)
     return guard
 
@@ -134,6 +145,7 @@ def _serve(console: Console, wanted: Wanted, output: Output) -> None:
         port=wanted.port,
         ssl_certfile=wanted.tls_cert,
         ssl_keyfile=wanted.tls_key,
+        root_path=wanted.root_path,
         log_level="warning",
         server_header=False,
         proxy_headers=False,

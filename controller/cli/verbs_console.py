@@ -37,6 +37,16 @@ def assist(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="No TLS off loopback: simulators only.")
     ] = False,
+    known_as: Annotated[
+        list[str] | None, typer.Option(help="Host name that browsers use; may be repeated.")
+    ] = None,
+    root_path: Annotated[str, typer.Option(help="Prefix under which a proxy serves it.")] = "",
+    proxy: Annotated[
+        list[str] | None, typer.Option(help="Address of a proxy whose header is believed.")
+    ] = None,
+    proxy_header: Annotated[
+        str, typer.Option(help="Header in which that proxy names who is signed in.")
+    ] = "",
     speed: Annotated[float, typer.Option(min=0.1, max=1000, help="Of a simulator's time.")] = 1.0,
     headless: Annotated[bool, typer.Option(help="Do not open a browser.")] = False,
     as_json: Json = False,
@@ -58,6 +68,10 @@ def assist(
         tls_cert=tls_cert,
         tls_key=tls_key,
         insecure=insecure,
+        known_as=tuple(known_as or ()),
+        root_path=root_path,
+        proxies=tuple(proxy or ()),
+        proxy_header=proxy_header,
         speed=speed,
         headless=headless,
     )

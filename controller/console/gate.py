@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Match
 
 from controller.console.forms import read_form
-from controller.console.listening import Listening, is_loopback
+from controller.console.listening import Listening, is_address, is_loopback
 from controller.console.passwords import Accounts, UserRole
 from controller.console.rights import NEEDED, Right, may, right_of
 from controller.console.sessions import Session, SessionBook, fits
@@ -102,9 +102,13 @@ class Guard:
         return ""
 
     def is_our_host(self, host: str) -> bool:
-        """Whether a Host header names this console."""
+        """Whether a Host header names this console.
+
+        Names have to be told (another page may point its own name here); addresses cannot lie.
+        """
         name = urlsplit(f"//{host}").hostname or ""
-        return name in self.hosts or name == self.listening.host or is_loopback(name)
+        known = name in self.hosts or name == self.listening.host or is_loopback(name)
+        return known or (self.listening.is_everywhere and is_address(name))
 
 
 class Gate:

@@ -29,6 +29,11 @@ class Listening:
         return is_loopback(self.host)
 
     @property
+    def is_everywhere(self) -> bool:
+        """Whether it listens on all addresses of this machine."""
+        return self.host in ("0.0.0.0", "::")
+
+    @property
     def url(self) -> str:
         """What a browser opens."""
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -69,6 +74,15 @@ class Listening:
                 f"{self.host} can be reached from other machines and there is no account; make one "
                 f"with `lodestem users add NAME --role operator`; nothing listens"
             )
+
+
+def is_address(host: str) -> bool:
+    """Whether it is an address and no name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def is_loopback(host: str) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.datastructures import Headers
 from starlette.routing import Route, WebSocketRoute
 
 from controller.console.app import guarded, make_app
@@ -216,3 +217,58 @@ def test_driving_from_elsewhere_needs_the_switch_and_a_lockout_holds_for_operato
     guard.locked_by = "sara: sample change"
     assert "sample change" in guard.refusal(olga, Right.DRIVE, "127.0.0.1")
     assert guard.refusal(sara, Right.DRIVE, "127.0.0.1") == ""
+
+
+def test_names_have_to_be_told_and_addresses_only_where_it_listens_everywhere(
+    tmp_path: Path,
+) -> None:
+    accounts = Accounts(None)
+    here = Guard(accounts=accounts, listening=Listening(), simulated=True)
+    assert here.is_our_host("127.0.0.1:8080")
+    assert not here.is_our_host("10.0.0.5:8080")
+    everywhere = Guard(
+        accounts=accounts,
+        listening=Listening(host="0.0.0.0"),
+        simulated=True,
+        hosts=frozenset({"titan.lab"}),
+    )
+    assert everywhere.is_our_host("10.0.0.5:8080")
+    assert everywhere.is_our_host("titan.lab")
+    assert not everywhere.is_our_host("evil.example")
+
+
+def test_a_proxy_vouches_only_from_its_own_address_and_for_known_accounts(tmp_path: Path) -> None:
+    accounts = Accounts(tmp_path / "accounts.json")
+    accounts.add("ann", "operator", "long enough!")
+    guard = Guard(
+        accounts=accounts,
+        listening=Listening(),
+        simulated=False,
+        proxies=frozenset({"10.0.0.1"}),
+        proxy_header="x-user",
+    )
+    headers = Headers({"x-user": "ann"})
+    assert guard.proxied(headers, "10.0.0.1") == ("ann", "operator")
+    assert guard.proxied(headers, "10.0.0.2") is None
+    assert guard.proxied(Headers({"x-user": "eve"}), "10.0.0.1") is None
+
+
+def test_it_works_under_a_prefix(console: Console) -> None:
+    async def knock() -> httpx.Response:
+        app = make_app(console)
+        transport = httpx.ASGITransport(
+            guarded(app, console),  # type: ignore[arg-type]
+            root_path="/scope",
+            client=("127.0.0.1", 1),
+        )
+        cookie, _ = console.guard.book.begin("vera", "viewer", "127.0.0.1", 0.0)
+        console.guard.now_s = lambda: 1.0
+        async with httpx.AsyncClient(
+            transport=transport, base_url=BASE, cookies={COOKIE: cookie}
+        ) as made:
+            return await made.get("/scope/align")
+
+    answer = run(knock())
+    assert isinstance(answer, httpx.Response)
+    assert answer.status_code == 200
+    assert 'href="/scope/static/console.css"' in answer.text
