@@ -8,7 +8,7 @@ STAMP := $(VENV)/.made-from-lock
 SEED ?= 1
 OUT ?= runs/demo
 
-.PHONY: setup demo test test-peers soak lint docs-check clean
+.PHONY: setup demo test test-console test-peers soak lint docs-check clean
 setup: $(STAMP)
 
 $(STAMP): requirements/lock.txt pyproject.toml
@@ -31,14 +31,24 @@ docs-check: setup
 	$(BIN)/mkdocs build --strict --quiet --site-dir site
 
 test: lint docs-check
-	$(BIN)/pytest -q -n 2 -m "not soak and not gpu and not instrument and not live and not peers"
-	$(BIN)/pytest -q -m "live and not soak"
+	$(BIN)/pytest -q -n 2 -m "not soak and not gpu and not instrument and not live and not peers and not console"
+	$(BIN)/pytest -q -m "live and not soak and not console"
 
 test-peers:
 	$(PYTHON) tests/peers/run.py $(PEERS)
 
+# Chromium of the system, or of the distribution, or of Playwright, whichever can be had.
+CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+
+test-console: setup
+ifeq ($(CHROMIUM),)
+	(apt-get update -q && apt-get install -y -q --no-install-recommends chromium) \
+		|| $(BIN)/playwright install --with-deps chromium
+endif
+	$(BIN)/pytest -q -m console tests/console --timeout 600
+
 soak: setup
-	$(BIN)/pytest -q -m "soak and not peers" --timeout 7200
+	$(BIN)/pytest -q -m "soak and not peers and not console" --timeout 7200
 
 clean:
 	rm -rf $(VENV) site runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .peers

@@ -36,6 +36,9 @@ EXTRAS = {
     "hdf5plugin": "recon",
     "numba": "align",
     "sqlalchemy": "library",
+    "fastapi": "console",
+    "uvicorn": "console",
+    "argon2": "console",
 }
 """Which extra brings a package that the base install does without."""
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from controller.cli.output import InputError
 from controller.decision.approval import Approver, Unattended
+from controller.decision.desk import Desk
 from controller.decision.illumination import detector_for
 from controller.decision.night import SERVER, Parts, planned_tiles, run_identity, start_night
 from controller.decision.pipeline import Modelled, Workshop, dask_workshop, local_workshop
@@ -414,6 +415,8 @@ def _carry_out(
                     loop = resume_night(run, driven, booked=booked, parts=parts)
                 for alarm in calibration_alarms_now(session, plan):
                     journal.append(alarm)
+                if isinstance(approver, Desk):
+                    approver.attach(stop=microscope.stop, limits=microscope.stage.limits())
                 with interruptible(lambda: microscope.stop("second interrupt")):
                     going = spoilt_going(faults, microscope.clock)
                     ended = loop.run(keep_going=going).ended

@@ -77,6 +77,9 @@ def run(
     supervised: Annotated[
         bool, typer.Option(help="Ask before every tilt, exposure and scan.")
     ] = False,
+    desk: Annotated[
+        bool, typer.Option("--desk", help="With --supervised: ask a console, not the terminal.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="Instead of the plan's.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -96,6 +99,7 @@ def run(
         dry_run=dry_run,
         rehearse=scenario if rehearse else None,
         supervised=supervised,
+        desk=desk,
         seed=seed,
         as_json=as_json,
         quiet=quiet,
@@ -240,7 +244,13 @@ def config_schema() -> None:
 
 
 # they register themselves, after the verbs that --help should name first
-from controller.cli import verbs_calibrate, verbs_files, verbs_server, verbs_watch  # noqa: E402, F401
+from controller.cli import (  # noqa: E402
+    verbs_calibrate,  # noqa: F401
+    verbs_console,  # noqa: F401
+    verbs_files,  # noqa: F401
+    verbs_server,  # noqa: F401
+    verbs_watch,  # noqa: F401
+)
 
 
 def run_program() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import webbrowser
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from controller.cli.compose import (
 from controller.cli.narrate import Narrator
 from controller.cli.output import Exit, InputError, Output, command
 from controller.cli.plans import read_plan
+from controller.decision.approval import Approver
+from controller.decision.desk import Desk
 from controller.decision.night import planned_tiles
 from controller.decision.resume import read_interrupted
 from controller.plan.budget import Budget
@@ -58,6 +61,7 @@ def run_command(  # noqa: PLR0913  (the options of the command)
     dry_run: bool,
     rehearse: str | None,
     supervised: bool,
+    desk: bool = False,
     seed: int | None,
     as_json: bool,
     quiet: bool,
@@ -65,7 +69,7 @@ def run_command(  # noqa: PLR0913  (the options of the command)
     """Carry out, rehearse or only check a plan."""
     with command("run", as_json=as_json, quiet=quiet) as output:
         if resume is not None:
-            _resume(resume, path, supervised, output)
+            _resume(resume, path, supervised, output, desk=desk)
             return
         if path is None:
             raise InputError("give a plan, or --resume with the folder of a run")
@@ -84,16 +88,17 @@ def run_command(  # noqa: PLR0913  (the options of the command)
         if dry_run:
             _dry_run(plan, out, output)
             return
-        result = _night(plan, out, mode, output)
+        result = _night(plan, out, mode, output, desk=desk)
         _finish(result, output)
 
 
-def _resume(run_dir: Path, path: Path | None, supervised: bool, output: Output) -> None:
+def _resume(
+    run_dir: Path, path: Path | None, supervised: bool, output: Output, *, desk: bool
+) -> None:
     if path is not None:
         raise InputError("--resume takes the plan from the run folder; give no plan beside it")
     plan = resumable_plan(run_dir)
-    approver = TerminalApprover() if supervised else None
-    with Narrator(output, plan) as narrator:
+    with _asked(run_dir, supervised, desk) as approver, Narrator(output, plan) as narrator:
         try:
             result = resume_run(
                 run_dir,
@@ -157,9 +162,20 @@ def _fresh(out: Path) -> Path:
     return candidate
 
 
-def _night(plan: RunPlan, out: Path, mode: RunMode, output: Output) -> NightResult:
-    approver = TerminalApprover() if mode is RunMode.SUPERVISED else None
-    with Narrator(output, plan) as narrator:
+def _asked(run_dir: Path, supervised: bool, desk: bool) -> AbstractContextManager[Approver | None]:
+    """Who is asked in supervised mode: whoever sits at the terminal, or at a console."""
+    if desk and not supervised:
+        raise InputError("--desk is where --supervised asks", "give both")
+    if not supervised:
+        return nullcontext()
+    return Desk(run_dir) if desk else nullcontext(TerminalApprover())
+
+
+def _night(
+    plan: RunPlan, out: Path, mode: RunMode, output: Output, *, desk: bool = False
+) -> NightResult:
+    asked = _asked(out, mode is RunMode.SUPERVISED, desk)
+    with asked as approver, Narrator(output, plan) as narrator:
         try:
             return run_night(plan, out, mode=mode, approver=approver, listener=narrator)
         except KeyboardInterrupt:

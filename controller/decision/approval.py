@@ -28,8 +28,15 @@ class Proposal:
     action: Action
     reason: str
     cost_e_per_A2: float
-    """Upper bound of the fluence on the specimen that this step books; 0 for a move."""
+    """Upper bound of the fluence on the specimen that this step implies: of a move, that of the
+    picture in which the crystal is found again."""
     state_revision: int
+    id: str = ""
+    """Hash of the journal's line: by the chain it names pictures, fits and state as they were."""
+    error_mrad: float | None = None
+    """Angle between zone axis and beam in the newest pattern of this crystal."""
+    confidence: float | None = None
+    """Probability of its fit against the alternatives; None where there is none."""
 
     def sentence(self) -> str:
         """One line for a person."""
@@ -46,7 +53,8 @@ class Proposal:
 class Answer:
     """What was said."""
 
-    answer: Literal["approve", "edit", "reject", "undo", "silence"]
+    answer: Literal["approve", "edit", "reject", "undo", "silence", "withdrawn"]
+    """``withdrawn``: the state has changed, the proposal died unanswered and may come again."""
     by: str
     reason: str = ""
     changes: Mapping[str, float] = field(default_factory=dict)

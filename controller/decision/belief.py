@@ -168,6 +168,8 @@ class Belief:
     """Why the run holds, if it does."""
     paused: str = ""
     """Who asked to wait, and why; empty: nobody."""
+    stopped: bool = False
+    """Somebody pressed STOP; nothing goes on before `go_on`."""
     finish_asked: str = ""
     """Who asked to finish after the present crystal."""
     ended: RunEnded | None = None
@@ -287,6 +289,7 @@ def _resumed(belief: Belief, event: RunResumed) -> Belief:
         faults_in_a_row=0,
         held="",
         paused="",
+        stopped=False,
         finish_asked="",
         ended=None,
         map_open=bool(belief.tile_frames),
@@ -335,8 +338,10 @@ def _queue_changed(belief: Belief, event: QueueChanged) -> Belief:
     match event.what:
         case "pause":
             return replace(belief, paused=asked)
+        case "stop":
+            return replace(belief, paused=f"STOP: {asked}", stopped=True)
         case "go_on":
-            return replace(belief, paused="")
+            return replace(belief, paused="", stopped=False)
         case "finish":
             return replace(belief, finish_asked=asked)
         case "add" if event.pick is not None and event.target is not None:
@@ -404,6 +409,8 @@ def _answered(belief: Belief, event: Answered) -> Belief:
     if event.answer in ("approve", "edit"):
         return belief
     belief = replace(belief, steps=event.step + 1)
+    if event.answer == "withdrawn":
+        return belief
     if event.answer == "hold":
         return replace(belief, held=f"nobody answered the proposal of {event.action}")
     target = belief.find(event.target)

@@ -10,20 +10,21 @@ from controller.decision.actions import (
     Locate,
     MeasurePattern,
     SurveyTile,
+    Tilt,
+    UndoTilt,
 )
-from controller.decision.rig import Rig
+from controller.plan.run import RunPlan
 
 BOUND_OVER_PLANNED = 1.3
 """The ledger books current + 5 sigma over the smallest area: this much above the planned mean."""
 
 
-def cost_e_per_A2(rig: Rig, action: Action) -> float:
+def cost_e_per_A2(plan: RunPlan, action: Action) -> float:
     """Fluence that `action` will book where it exposes, in e/A2; 0 if it opens no beam."""
-    plan = rig.plan
     match action:
         case SurveyTile() | CheckMap():
             planned = plan.survey.fluence_e_per_A2
-        case Locate():
+        case Locate() | Tilt() | UndoTilt():  # a move implies the picture that finds it again
             planned = plan.tracking.fluence_e_per_A2
         case FindHeight():
             per_picture = plan.height.electrons_per_px / (plan.tracking.pixel_size_nm * 10) ** 2

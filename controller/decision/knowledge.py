@@ -108,6 +108,26 @@ def is_doubtful(target: Target) -> bool:
     return math.dist(others[-1].tilt_mrad, last.tilt_mrad) > SURPRISING * both
 
 
+def error_mrad(target: Target | None) -> float | None:
+    """Angle between zone axis and beam in the newest pattern that was read; None before that."""
+    fit = None if target is None else target.last_answered
+    return None if fit is None else math.hypot(*fit.tilt_mrad)
+
+
+def confidence(target: Target | None) -> float | None:
+    """Probability of the newest fit against its alternatives, by their likelihoods.
+
+    0 where the newest pattern could not be read, None where there is no pattern.
+    """
+    if target is None or not target.fits:
+        return None
+    last = target.fits[-1]
+    if not last.answered:
+        return 0.0
+    gaps = [a["log_likelihood_gap"] for a in last.alternatives if "log_likelihood_gap" in a]
+    return 1.0 / (1.0 + sum(math.exp(-min(max(float(g), 0.0), 700.0)) for g in gaps))
+
+
 def views_near_axis(target: Target) -> int:
     """Readings within a degree of the axis that agree with each other."""
     if target.posterior is None:

@@ -27,17 +27,19 @@ from controller.decision.actions import (
 from controller.decision.approval import Answer, Approver, Proposal, must_ask
 from controller.decision.belief import Belief, update
 from controller.decision.forecast import cost_e_per_A2
+from controller.decision.knowledge import confidence, error_mrad
 from controller.decision.pipeline import Order, Workshop
 from controller.decision.policy import decide
 from controller.decision.queue import attend
 from controller.decision.recovery import Answer as RecoveryAnswer
-from controller.decision.recovery import fitting_fluence, recover, with_less
+from controller.decision.recovery import Recovery, fitting_fluence, recover, with_less
 from controller.decision.rig import Rig
 from controller.decision.steps import perform
 from controller.decision.steps.scan import folder_of, reconstructed
 from controller.hardware.errors import MicroscopeError, StorageError
 from controller.plan.run import RunMode
 from controller.record.events import (
+    STOPPED_BY_PERSON,
     Answered,
     Event,
     Fault,
@@ -182,23 +184,29 @@ class AgentLoop:
     def _ask(self, step: int, decision: Decision) -> Action | None:
         """The action as approved or edited, or None when it was not approved."""
         action = decision.action
-        proposal = Proposal(
-            step=step,
-            action=action,
-            reason=decision.reason,
-            cost_e_per_A2=cost_e_per_A2(self._rig, action),
-            state_revision=self._belief.revision,
-        )
-        self._emit(
+        revision = self._belief.revision
+        cost = cost_e_per_A2(self._rig.plan, action)
+        entry = self._journal.append(
             Proposed(
                 step=step,
                 action=action_name(action),
                 target=action_target(action),
                 details=action_details(action),
                 reason=decision.reason,
-                cost_e_per_A2=proposal.cost_e_per_A2,
-                state_revision=proposal.state_revision,
+                cost_e_per_A2=cost,
+                state_revision=revision,
             )
+        )
+        target = self._belief.find(action_target(action))
+        proposal = Proposal(
+            step=step,
+            action=action,
+            reason=decision.reason,
+            cost_e_per_A2=cost,
+            state_revision=revision,
+            id=entry.hash,
+            error_mrad=error_mrad(target),
+            confidence=confidence(target),
         )
         answer = self._approver.ask(proposal, self._rig.plan.approval.wait_s)
         changed = action
@@ -251,6 +259,9 @@ class AgentLoop:
             least = plan.scan.least_share * plan.scan.fluence_e_per_A2
             already = self._belief.target(action.target).fits_e_per_A2 is not None
             recovery = (None if already else with_less(error, fits, least)) or recovery
+        if self._inbox is not None and self._inbox.is_stopped():
+            # whatever broke off, a person broke it off: the run waits, the crystal is kept
+            recovery = Recovery(RecoveryAnswer.RETRY, 0.0, f"{STOPPED_BY_PERSON}: wait for them")
         self._emit(
             Fault(
                 error=error.code,

@@ -60,7 +60,7 @@ WORTH_A_BEAM_TILT = 0.1
 """Share of the tolerance below which what is left is not worth another beam tilt."""
 RESULTS_S = 5.0
 """How long a wait for reconstructions is at most, before everything else is looked at again."""
-PAUSE_S = 5.0
+PAUSE_S = 1.0
 """How often a paused run looks whether it may go on."""
 SURE = 0.5
 """Largest sigma of a crystal that is scanned, as a share of the tolerance: radius of 68 %."""
@@ -108,6 +108,9 @@ def _asked_by_people(belief: Belief) -> Decision | None:
     """What comes before anything else: a hold, a pause, an end that somebody asked for."""
     if belief.held:
         return Decision(EndRun("held", belief.held), "the run holds: " + belief.held)
+    if belief.stopped and belief.finish_asked:
+        reason = f"ended after STOP: {belief.finish_asked}"
+        return Decision(EndRun("stopped", reason), reason)
     if belief.paused:
         return Decision(WaitFor(PAUSE_S, "paused"), f"paused: {belief.paused}")
     if belief.finish_asked and belief.active is None:

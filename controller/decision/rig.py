@@ -5,6 +5,7 @@ Handed to every step of :mod:`controller.decision.steps`; nothing else has side 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +128,7 @@ class Rig:
             optics=frame.optics,
             electrons=round(float(frame.electrons().sum()), 1),
             charged_e_per_A2=frame.charged_e_per_A2,
+            sha256=hashlib.sha256(np.ascontiguousarray(frame.data).tobytes()).hexdigest(),
         )
         self.emit(stored)
         return frame, stored

@@ -97,7 +97,8 @@ class QueueChanged(Frozen):
     """Somebody changed the queue of a run that is under way."""
 
     kind: Literal["queue"] = "queue"
-    what: Literal["pause", "go_on", "finish", "skip", "first", "last", "add", "refused"]
+    what: Literal["pause", "stop", "go_on", "finish", "skip", "first", "last", "add", "refused"]
+    """``stop`` was carried out at the instrument; the run waits for ``go_on``."""
     by: str
     target: str | None = None
     reason: str = ""
@@ -139,9 +140,9 @@ class Answered(Frozen):
     action: str
     target: str | None
     details: dict[str, Any] = Field(default_factory=dict)
-    answer: Literal["approve", "edit", "reject", "undo", "hold", "skip"]
+    answer: Literal["approve", "edit", "reject", "undo", "hold", "skip", "withdrawn"]
     """``hold`` and ``skip`` are the plan's choice when nobody answered; ``undo`` asks for the last
-    tilt to be taken back instead."""
+    tilt to be taken back instead; ``withdrawn`` died because the state changed."""
     by: str
     reason: str = ""
     edited: dict[str, Any] = Field(default_factory=dict)
@@ -186,6 +187,8 @@ class FrameStored(Frozen):
     optics: OpticsState
     electrons: float
     charged_e_per_A2: float
+    sha256: str = ""
+    """Of the raw detector values: what is shown can be compared with what was taken."""
 
 
 class RegionsFound(Frozen):
@@ -467,6 +470,10 @@ class TargetEnded(Frozen):
     dose_scan_e_per_A2: float
 
 
+STOPPED_BY_PERSON = "STOP by a person"
+"""How `Fault.handled` begins where nothing was wrong: somebody broke the step off on purpose."""
+
+
 class Fault(Frozen):
     """Something went wrong, with the state it left."""
 
@@ -481,6 +488,11 @@ class Fault(Frozen):
     """What was decided about it."""
     fits_e_per_A2: float | None = None
     """Of a scan that the dose budgets forbid: the fluence that they would have allowed."""
+
+    @property
+    def is_on_purpose(self) -> bool:
+        """Whether somebody broke the step off, and nothing else is wrong."""
+        return self.handled.startswith(STOPPED_BY_PERSON) and self.beam_state == "blanked"
 
 
 class StepEnded(Frozen):

@@ -20,7 +20,7 @@ from controller.hardware.values import Finite, Frozen
 FOLDER = "inbox"
 MOST_BYTES = 10_000
 
-What = Literal["pause", "go_on", "finish", "skip", "first", "last", "add"]
+What = Literal["pause", "stop", "go_on", "finish", "skip", "first", "last", "add"]
 
 
 class QueueRequest(Frozen):
@@ -68,6 +68,13 @@ class Inbox:
         if not self._folder.is_dir():
             return []
         return [(path, _read(path)) for path in sorted(self._folder.glob("*.json"))]
+
+    def is_stopped(self) -> bool:
+        """Whether somebody's STOP waits to be attended to."""
+        return any(
+            isinstance(request, QueueRequest) and request.what == "stop"
+            for _, request in self.waiting()
+        )
 
     def put_away(self, path: Path) -> None:
         """It was dealt with."""

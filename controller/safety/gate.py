@@ -270,6 +270,10 @@ class GuardedMicroscope:
         """What the ledger holds at a specimen point."""
         return self._ledger.reading(x_um, y_um)
 
+    def is_blanked(self) -> bool | None:
+        """Whether the beam is blanked, as read back; None where that cannot be read."""
+        return self._adapter.read_blanked()
+
     def blank(self, why: str) -> BlankResult:
         """Blank now. Thread-safe, idempotent, needs no lease."""
         return self._beam.blank()

@@ -52,9 +52,17 @@ class StatusReport:
                     body[name] = read[name].model_dump(mode="json")
                 except Exception as problem:  # noqa: BLE001  (whatever a vendor's interface raises)
                     body[name] = {"error": type(problem).__name__, "message": str(problem)}
+            body["blanked"] = self._blanked()
             self._publisher.publish("status", body)
             if not body["service"]["busy"]:
                 self._watch_hands(read, generation)
+
+    def _blanked(self) -> bool | None:
+        """As read back; None where nobody can tell."""
+        try:
+            return self._microscope.is_blanked()
+        except Exception:  # noqa: BLE001  (as above)
+            return None
 
     def _watch_hands(self, read: dict[str, Frozen], generation: int) -> None:
         pose, optics = read.get("pose"), read.get("optics")

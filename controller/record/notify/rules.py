@@ -50,7 +50,7 @@ class Notice:
 def notice_of(event: Event) -> Notice | None:
     """What an event is worth telling, if anything."""
     match event:
-        case Fault():
+        case Fault() if not event.is_on_purpose:
             return _of_fault(event)
         case CalibrationAlarmed() if event.severity == "major":
             return Notice(

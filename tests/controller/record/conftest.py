@@ -37,6 +37,7 @@ from controller.record.events import (
     ExposureMade,
     Fault,
     FrameStored,
+    GoniometerSetting,
     Located,
     Moved,
     Pick,
@@ -259,6 +260,12 @@ class Night:
                 mode="structure",
                 spots_px=spots if answered else (),
                 predicted_deg=predicted,
+                setting=GoniometerSetting(
+                    alpha_deg=at.alpha_deg,
+                    beta_deg=at.beta_deg or 0.0,
+                    sigma_alpha_deg=0.01,
+                    sigma_beta_deg=0.01,
+                ),
             )
         )
         self.end()

@@ -1,0 +1,1 @@
+"""What the screens show: pure functions of journal, belief, desk and telemetry."""
