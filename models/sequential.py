@@ -8,13 +8,42 @@ not inflate it more than its calibration error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.picker import SURE, RegionResult
+
+
+class Scored(Protocol):
+    """A pick with the probability of being right."""
+
+    @property
+    def score(self) -> float:
+        """Calibrated."""
+        ...
+
+
+class Judged(Protocol):
+    """What the rule looks at: a :class:`~models.picker.RegionResult`, or one like it."""
+
+    @property
+    def picks(self) -> Sequence[Scored]:
+        """In any order."""
+        ...
+
+    @property
+    def out_of_distribution(self) -> bool:
+        """Whether the image is foreign."""
+        ...
+
+    @property
+    def electrons_per_px_wanted(self) -> float | None:
+        """Dose at which a surer answer may be expected; None if more would not help."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -40,7 +69,7 @@ class ExposureRule:
         if not self.growth > 1:
             raise ValueError(f"growth is {self.growth:g}; a further look must add dose (above 1)")
 
-    def further(self, result: RegionResult, taken_e_per_px: float) -> tuple[float, str]:
+    def further(self, result: Judged, taken_e_per_px: float) -> tuple[float, str]:
         """How many more electrons per pixel to take, 0 to stop, and why.
 
         Parameters

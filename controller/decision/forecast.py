@@ -22,7 +22,9 @@ BOUND_OVER_PLANNED = 1.3
 def cost_e_per_A2(plan: RunPlan, action: Action) -> float:
     """Fluence that `action` will book where it exposes, in e/A2; 0 if it opens no beam."""
     match action:
-        case SurveyTile() | CheckMap():
+        case SurveyTile():
+            planned = plan.survey.most_fluence_e_per_A2
+        case CheckMap():
             planned = plan.survey.fluence_e_per_A2
         case Locate() | Tilt() | UndoTilt():  # a move implies the picture that finds it again
             planned = plan.tracking.fluence_e_per_A2

@@ -42,6 +42,10 @@ class RegionsSeen:
     abstained: bool = False
     reason: str = ""
     out_of_distribution: bool = False
+    electrons_per_px: float | None = None
+    """Mean detected electrons per pixel of all frames."""
+    electrons_per_px_wanted: float | None = None
+    """At which a surer answer may be expected; None if more would not help or is not needed."""
 
 
 class Picker(Protocol):

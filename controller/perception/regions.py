@@ -91,4 +91,6 @@ class NetworkPicker:
             abstained=result.abstained,
             reason=result.reason,
             out_of_distribution=result.out_of_distribution,
+            electrons_per_px=result.electrons_per_px,
+            electrons_per_px_wanted=result.electrons_per_px_wanted,
         )

@@ -55,7 +55,7 @@ class Budget:
         fine = min(FINE_ELECTRONS, plan.alignment.max_electrons)
         lines = [
             Line(
-                "survey tile", tiles, plan.survey.fluence_e_per_A2, "whole field",
+                "survey tile", tiles, plan.survey.most_fluence_e_per_A2, "whole field",
                 MOVE_S + plan.survey.frame_s, 0.6,
             ),
             Line(
@@ -82,7 +82,7 @@ class Budget:
             )
         )  # fmt: skip
         before = (
-            2 * plan.survey.fluence_e_per_A2
+            2 * plan.survey.most_fluence_e_per_A2
             + PICTURES_PER_TARGET * plan.tracking.fluence_e_per_A2
             + 3 * plan.height.electrons_per_px / (plan.tracking.pixel_size_nm * 10) ** 2
             + _fluence(plan.alignment.coarse_electrons, plan)

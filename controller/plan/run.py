@@ -81,15 +81,39 @@ class SurveyPlan(Frozen):
     overlap: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
     flux_e_per_A2_s: Annotated[float, Field(gt=0, le=0.1)] = 1e-3
     electrons_per_px: Annotated[float, Field(gt=0, le=200)] = 4.0
+    """First look at a tile."""
+    most_electrons_per_px: Annotated[float, Field(gt=0, le=800)] | None = None
+    """All looks at a tile together, as long as the picker is not sure.  None: four times the first
+    look; the first look's own value: one look."""
+
+    @model_validator(mode="after")
+    def _most_is_no_less_than_the_first(self) -> Self:
+        if self.most < self.electrons_per_px:
+            raise ValueError(
+                f"survey.most_electrons_per_px = {self.most:g} is below "
+                f"survey.electrons_per_px = {self.electrons_per_px:g}; raise it, or leave it out"
+            )
+        return self
+
+    @property
+    def most(self) -> float:
+        """Electrons per pixel of all looks at a tile, at most."""
+        given = self.most_electrons_per_px
+        return 4 * self.electrons_per_px if given is None else given
+
+    @property
+    def most_fluence_e_per_A2(self) -> float:
+        """Of all looks at a tile, at most."""
+        return self.fluence_e_per_A2 * self.most / self.electrons_per_px
 
     @property
     def fluence_e_per_A2(self) -> float:
-        """Fluence of one tile."""
+        """Fluence of the first look at a tile."""
         return self.electrons_per_px / (self.pixel_size_nm * 10.0) ** 2
 
     @property
     def frame_s(self) -> float:
-        """Exposure of one tile at the planned flux."""
+        """Exposure of the first look at the planned flux."""
         return self.fluence_e_per_A2 / self.flux_e_per_A2_s
 
 

@@ -197,6 +197,10 @@ class RegionsFound(Frozen):
     kind: Literal["regions"] = "regions"
     tile: int
     frame: str
+    """The first look; further ones are summed on its grid."""
+    looks: int = 1
+    looked_until: str = ""
+    """Why no further look was taken."""
     picks: tuple[Pick, ...]
     class_fractions: dict[str, float]
     abstained: bool = False

@@ -117,7 +117,8 @@ def words_of(event: Event) -> str:  # noqa: C901  (a table over the union)
         case FrameStored():
             return f"picture {event.frame}, {event.electrons:.0f} electrons"
         case RegionsFound():
-            return f"tile {event.tile + 1}: {len(event.picks)} places"
+            looks = f" after {event.looks} looks" if event.looks > 1 else ""
+            return f"tile {event.tile + 1}: {len(event.picks)} places{looks}"
         case TargetsChosen():
             return f"{len(event.targets)} crystals queued, {len(event.rejected)} left out"
         case Located():

@@ -6,6 +6,7 @@ import math
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from controller.decision.actions import SurveyTile
 from controller.decision.belief import Belief
@@ -14,8 +15,11 @@ from controller.decision.rig import Rig
 from controller.hardware.errors import DoseState
 from controller.hardware.values import Mode, PartialPose, Purpose
 from controller.perception.credible import credible
+from controller.perception.protocols import RegionsSeen
+from controller.plan.run import SurveyPlan
 from controller.record.disk import storing
 from controller.record.events import Pick, RegionsFound, TargetsChosen
+from models.sequential import ExposureRule
 
 
 def survey_tile(action: SurveyTile, rig: Rig) -> None:
@@ -32,21 +36,31 @@ def survey_tile(action: SurveyTile, rig: Rig) -> None:
             frame_s=survey.frame_s,
         )
     )
-    frame, stored = rig.take_frame(
-        area=f"S{action.tile:02d}",
-        target=None,
-        purpose=Purpose.SURVEY,
-        detector=camera.name,
-        duration_s=survey.frame_s,
-    )
-    view = rig.view(frame.data.shape, frame.optics, frame.pose)
-    seen = rig.eyes.picker.pick(
-        [frame.data],
-        detector=camera,
-        pixel_size_nm=view.pixel_size_nm,
-        incident_electrons_per_px=survey.electrons_per_px,
-    )
-    seen = credible(seen, camera.shape, view.pixel_size_nm)
+    frames: list[NDArray[np.generic]] = []
+    taken, more = 0.0, survey.electrons_per_px
+    while True:
+        frame, latest = rig.take_frame(
+            area=f"S{action.tile:02d}",
+            target=None,
+            purpose=Purpose.SURVEY,
+            detector=camera.name,
+            duration_s=survey.frame_s * more / survey.electrons_per_px,
+        )
+        if not frames:
+            stored = latest
+            view = rig.view(frame.data.shape, frame.optics, frame.pose)
+        frames.append(frame.data)
+        taken += more
+        seen = rig.eyes.picker.pick(
+            frames,
+            detector=camera,
+            pixel_size_nm=view.pixel_size_nm,
+            incident_electrons_per_px=taken,
+        )
+        seen = credible(seen, camera.shape, view.pixel_size_nm)
+        more, looked_until = further_look(seen, taken, survey)
+        if more <= 0:
+            break
     labels_path = f"regions/{stored.frame}.h5"
     with storing(f"the regions of {stored.frame}", DoseState.CHARGED):
         (rig.run_dir / "regions").mkdir(exist_ok=True)
@@ -72,6 +86,8 @@ def survey_tile(action: SurveyTile, rig: Rig) -> None:
         RegionsFound(
             tile=action.tile,
             frame=stored.frame,
+            looks=len(frames),
+            looked_until=looked_until,
             picks=tuple(picks),
             class_fractions=seen.class_fractions,
             abstained=seen.abstained,
@@ -80,6 +96,27 @@ def survey_tile(action: SurveyTile, rig: Rig) -> None:
             labels_path=labels_path,
         )
     )
+
+
+def further_look(seen: RegionsSeen, taken: float, survey: SurveyPlan) -> tuple[float, str]:
+    """Electrons per pixel to send in a further look at the tile, 0 for none, and why.
+
+    Parameters
+    ----------
+    seen
+        What the picker said of all looks so far.
+    taken
+        Electrons per pixel sent for them.
+    survey
+        Says how much all looks may take.
+    """
+    # the rule speaks of detected electrons, the plan of those that are sent
+    share = (seen.electrons_per_px or taken) / taken
+    if not share > 0:
+        return 0.0, "no electrons were detected"
+    rule = ExposureRule(first_e_per_px=taken * share, most_e_per_px=max(survey.most, taken) * share)
+    detected, why = rule.further(seen, taken * share)
+    return detected / share, why
 
 
 def choose_targets(belief: Belief, rig: Rig) -> None:
