@@ -44,7 +44,7 @@ Array = NDArray[np.float64]
 
 _FEWEST_ELECTRONS = 150.0
 _LEAST_GAIN = 12.0
-_LEAST_GAP, _LEAST_RELATIVE_GAP, _ENOUGH_GAP = 7.0, 0.09, 25.0
+_LEAST_GAP, _LEAST_RELATIVE_GAP, _ENOUGH_GAP = 12.0, 0.09, 25.0
 """In log-likelihood; as part of the gain, since the model's error grows with it; always enough."""
 _LEAST_EXPLAINED = 0.65
 _LEAST_EXPLAINED_IF_SURE = 0.3
