@@ -119,6 +119,18 @@ def test_a_run_that_was_suspended_between_any_two_steps_goes_on_where_it_was(
     assert entries[-1].clock_s - entries[0].clock_s > 55 * len(started)
 
 
+@pytest.mark.parametrize(("fault", "error"), [("gun-off", "GunOff"), ("ht-trip", "HighTensionOff")])
+def test_a_source_that_is_off_waits_for_a_person_and_costs_no_crystal(
+    fault: str, error: str, tmp_path: Path
+) -> None:
+    """It strikes when the illumination is changed for the first crystal."""
+    result = night(tmp_path, f"{fault}@25s")
+    hold_the_invariants(result)
+    assert result.ended.outcome == "held"
+    assert [fault.error for fault in events(result.run_dir, Fault)] == [error]
+    assert not [e for e in events(result.run_dir, TargetEnded) if e.status == "skipped"]
+
+
 def test_a_proposal_that_nobody_answers_holds_the_run(tmp_path: Path) -> None:
     result = night(tmp_path, "approval-silence@0", mode=RunMode.SUPERVISED, approver=Script())
     assert result.ended.beam_blanked
