@@ -27,6 +27,7 @@ from controller.record.events import (
     TargetEnded,
 )
 from controller.record.journal import read_journal
+from tests.conformance.fault_bench import DISPLACING
 from tests.scenarios.test_nights import Script, events, plan, quick_eyes
 
 pytestmark = pytest.mark.timeout(600)
@@ -37,11 +38,16 @@ def night(folder: Path, *faults: str, **how: Any) -> NightResult:
     return run_night(p, folder / "run", eyes=quick_eyes(p), **how)
 
 
-def hold_the_invariants(result: NightResult, *faults: str) -> None:
-    """What is true of every night, whatever has failed in it."""
+def hold_the_invariants(result: NightResult, *, is_displaced: bool = False) -> None:
+    """What is true of every night, whatever has failed in it.
+
+    Where the specimen was displaced against the read-back the map of the ledger is, too, and
+    cells cannot be compared (docs/safety.md).
+    """
     assert result.ended.beam_blanked
     run = result.run_dir
-    assert result.report.data["dose"]["charged_against_true"]["cells_below"] == 0
+    below = result.report.data["dose"]["charged_against_true"]["cells_below"]
+    assert below == 0 or is_displaced
     openings = Counter(e.exposure_id for e in events(run, ExposureMade) if e.state == "OPENING")
     assert openings
     assert max(openings.values()) == 1
@@ -183,7 +189,7 @@ def test_every_fault_of_the_list_in_a_night_of_its_own(tmp_path: Path) -> None:
         if kind.place is Place.LINK or name in ("client-crash", "client-hang", "server-crash"):
             continue
         result = night(tmp_path / name, f"{name}@25s")
-        hold_the_invariants(result)
+        hold_the_invariants(result, is_displaced=name in DISPLACING)
         assert result.ended.outcome != "fault", (name, result.ended.reason)
         json.dumps(result.report.data["faults"])
         ends[name] = result.ended.outcome
