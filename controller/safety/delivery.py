@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.hardware.contract import Adapter
-from controller.hardware.errors import ProtocolError, StaleFrameError
+from controller.hardware.errors import ArmFailedError, ProtocolError, StaleFrameError
 from controller.hardware.values import (
     DetectorInfo,
     Exposure,
@@ -87,13 +87,22 @@ def receipt_of(
 
 def _collect(adapter: Adapter, exposure: Exposure) -> RawFrame:
     """The frame of this exposure; older ones that come late are thrown away."""
-    for _ in range(MAX_STALE_FRAMES):
-        raw = adapter.collect(COLLECT_TIMEOUT_S)
+    for stale in range(MAX_STALE_FRAMES):
+        try:
+            raw = adapter.collect(COLLECT_TIMEOUT_S)
+        except ArmFailedError as problem:
+            if stale == 0:
+                raise
+            raise _only_stale(exposure, stale) from problem  # what it was armed for has come
         if raw.job_id == exposure.exposure_id:
             return raw
-    raise StaleFrameError(
-        f"{exposure.detector} delivered {MAX_STALE_FRAMES} frames of earlier exposures; the beam "
-        f"is blanked. Drain the detector, then expose again."
+    raise _only_stale(exposure, MAX_STALE_FRAMES)
+
+
+def _only_stale(exposure: Exposure, count: int) -> StaleFrameError:
+    return StaleFrameError(
+        f"{exposure.detector} delivered {count} frame{'s'[: count != 1]} of earlier exposures and "
+        f"not its own; the beam is blanked. Drain the detector, then expose again."
     )
 
 

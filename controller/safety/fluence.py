@@ -55,10 +55,13 @@ class FluenceBound:
         return self.at(self.open_s + UNSEEN_S, UNSEEN_CURRENT * self.current_pA)
 
     def at(self, open_s: float, current_pA: float | None = None) -> float:
-        """The bound if the beam was on for `open_s`, with a current that was measured again."""
+        """The bound if the beam was on for `open_s`, with a current that was measured again.
+
+        A scan that ended early has left some rows out, and the others have had all of theirs.
+        """
         current = self.current_pA if current_pA is None else max(current_pA, self.current_pA)
-        even_s = open_s if self.pattern_s is None else min(open_s, self.pattern_s)
-        dense_s = even_s + self.crowding * (open_s - even_s)
+        even_s = open_s if self.pattern_s is None else self.pattern_s
+        dense_s = even_s + self.crowding * max(0.0, open_s - even_s)
         return self.factor * current * ELECTRONS_PER_PA_S * dense_s / self.area_A2
 
 

@@ -13,6 +13,7 @@ from controller.hardware.errors import (
 from controller.hardware.values import Mode, OpticsChange, OpticsState
 from controller.safety.blanking import BeamGuard
 from controller.safety.fluence import CURRENT_SIGMAS
+from controller.safety.interlocks import check_source
 
 CHANGE_TIMEOUT_S = 60.0
 """A change of mode with all lenses normalised takes some ten seconds."""
@@ -49,6 +50,7 @@ class GuardedOptics:
         for name, asked in change.model_dump(exclude_none=True).items():
             got = getattr(state, name)
             if not _close(name, asked, got, self._relative_tolerance(name)):
+                check_source(self._adapter.read_health())
                 raise ModeError(
                     f"{name} reads {_words(got)} after {_words(asked)} was asked for; the optics "
                     f"are partly changed, the beam is blanked. Read the optics, then apply the "

@@ -110,6 +110,25 @@ def check_interlocks(
             )
 
 
+def check_source(health: ColumnHealth) -> None:
+    """Name a gun or a high tension that is off: without them no setting reads back as asked.
+
+    Raises
+    ------
+    HighTensionOffError, GunOffError
+        The optics are partly changed, the beam is blanked.
+    """
+    readings = health.readings()
+    for name in ("high_tension_on", "gun_on"):
+        reading, interlock = readings[name], INTERLOCKS[name]
+        if reading.condition is Condition.BAD:
+            raise interlock.error(
+                f"{interlock.says}{_detail(reading.detail)}; the optics are partly changed and the "
+                f"beam is blanked. {interlock.remedy}",
+                snapshot=_snapshot(health),
+            )
+
+
 def check_holder(health: ColumnHealth, *, holder_id: str | None) -> None:
     """Refuse to move a stage whose holder is absent or another one.
 

@@ -21,6 +21,7 @@ from controller.hardware.values import (
     PartialPose,
     Purpose,
     Scan,
+    ScanReceipt,
 )
 from controller.safety.dose import DoseLedger
 from controller.safety.gate import GuardedMicroscope
@@ -85,13 +86,38 @@ def random_night(
             continue
 
 
+def one_scan(adapter: SimulatedAdapter, ledger: DoseLedger) -> None:
+    """Forty rows, in many batches."""
+    microscope = GuardedMicroscope(adapter, ledger, sink=MemorySink())
+    microscope.optics.apply(OpticsChange(mode=Mode.STEM, probe_current_pA=1.0, defocus_nm=40.0))
+    scan = Scan(shape=(40, 40), step_A=100.0, dwell_s=1e-3)
+    detectors = microscope.capabilities.detectors
+    receipt = microscope.expose(
+        Exposure(
+            exposure_id=uuid5(SPACE, "scan"),
+            area="S00",
+            purpose=Purpose.DATA,
+            detector=next(d.name for d in detectors if d.can_scan),
+            duration_s=scan.duration_s,
+            scan=scan,
+        )
+    )
+    assert isinstance(receipt, ScanReceipt)
+    assert not receipt.complete
+
+
 def check(scenario: str, seed: int, faults: tuple[str, ...], folder: Path, exposures: int) -> None:
     adapter = open_adapter({"scenario": scenario, "seed": seed, "faults": faults})
     with DoseLedger(folder / "ledger.sqlite", LIMITS, adapter.clock) as ledger:
         random_night(adapter, ledger, np.random.default_rng(seed), exposures)
-        extent = (-HALF_UM, HALF_UM - 1e-6, -HALF_UM, HALF_UM - 1e-6)
-        charged = ledger.map(extent).total_e_per_A2
-        peak = max(record.charged_e_per_A2 for record in ledger.records())
+        check_charged(adapter, ledger)
+
+
+def check_charged(adapter: SimulatedAdapter, ledger: DoseLedger) -> None:
+    """No cell received more than it was charged; closes the adapter."""
+    extent = (-HALF_UM, HALF_UM - 1e-6, -HALF_UM, HALF_UM - 1e-6)
+    charged = ledger.map(extent).total_e_per_A2
+    peak = max(record.charged_e_per_A2 for record in ledger.records())
     true = adapter.truth.dose.map(HALF_UM, 0.1)
     adapter.close()
     assert true.shape == charged.shape
@@ -102,6 +128,13 @@ def check(scenario: str, seed: int, faults: tuple[str, ...], folder: Path, expos
         f"cell at x = {0.1 * col - HALF_UM:.2f}, y = {0.1 * row - HALF_UM:.2f} um truly received "
         f"{true[row, col]:.4g} e/A2 and was charged {charged[row, col]:.4g}"
     )
+
+
+def test_a_scan_that_ends_early_has_given_its_first_rows_all_of_their_dose(tmp_path: Path) -> None:
+    adapter = open_adapter({"scenario": "easy", "seed": 3, "faults": ("short-scan@0",)})
+    with DoseLedger(tmp_path / "ledger.sqlite", LIMITS, adapter.clock) as ledger:
+        one_scan(adapter, ledger)
+        check_charged(adapter, ledger)
 
 
 @pytest.mark.parametrize(

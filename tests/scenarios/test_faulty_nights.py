@@ -27,6 +27,7 @@ from controller.record.events import (
     TargetEnded,
 )
 from controller.record.journal import read_journal
+from tests.conformance.fault_bench import DISPLACING
 from tests.scenarios.test_nights import Script, events, plan, quick_eyes
 
 pytestmark = pytest.mark.timeout(600)
@@ -37,11 +38,16 @@ def night(folder: Path, *faults: str, **how: Any) -> NightResult:
     return run_night(p, folder / "run", eyes=quick_eyes(p), **how)
 
 
-def hold_the_invariants(result: NightResult, *faults: str) -> None:
-    """What is true of every night, whatever has failed in it."""
+def hold_the_invariants(result: NightResult, *, is_displaced: bool = False) -> None:
+    """What is true of every night, whatever has failed in it.
+
+    Where the specimen was displaced against the read-back the map of the ledger is, too, and
+    cells cannot be compared (docs/safety.md).
+    """
     assert result.ended.beam_blanked
     run = result.run_dir
-    assert result.report.data["dose"]["charged_against_true"]["cells_below"] == 0
+    below = result.report.data["dose"]["charged_against_true"]["cells_below"]
+    assert below == 0 or is_displaced
     openings = Counter(e.exposure_id for e in events(run, ExposureMade) if e.state == "OPENING")
     assert openings
     assert max(openings.values()) == 1
@@ -119,6 +125,18 @@ def test_a_run_that_was_suspended_between_any_two_steps_goes_on_where_it_was(
     assert entries[-1].clock_s - entries[0].clock_s > 55 * len(started)
 
 
+@pytest.mark.parametrize(("fault", "error"), [("gun-off", "GunOff"), ("ht-trip", "HighTensionOff")])
+def test_a_source_that_is_off_waits_for_a_person_and_costs_no_crystal(
+    fault: str, error: str, tmp_path: Path
+) -> None:
+    """It strikes when the illumination is changed for the first crystal."""
+    result = night(tmp_path, f"{fault}@25s")
+    hold_the_invariants(result)
+    assert result.ended.outcome == "held"
+    assert [fault.error for fault in events(result.run_dir, Fault)] == [error]
+    assert not [e for e in events(result.run_dir, TargetEnded) if e.status == "skipped"]
+
+
 def test_a_proposal_that_nobody_answers_holds_the_run(tmp_path: Path) -> None:
     result = night(tmp_path, "approval-silence@0", mode=RunMode.SUPERVISED, approver=Script())
     assert result.ended.beam_blanked
@@ -165,13 +183,13 @@ def test_eyes_that_err_once_do_not_end_the_night(fault: str, tmp_path: Path) -> 
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 def test_every_fault_of_the_list_in_a_night_of_its_own(tmp_path: Path) -> None:
-    """(f) recorded and reported, (g) the night ends by its own decision, whatever strikes."""
+    """(a) charged, (b) blanked, (e) opened once, (f) recorded and reported, (g) not ended by it."""
     ends = {}
     for name, kind in sorted(FAULTS.items()):
         if kind.place is Place.LINK or name in ("client-crash", "client-hang", "server-crash"):
             continue
         result = night(tmp_path / name, f"{name}@25s")
-        assert result.ended.beam_blanked, name
+        hold_the_invariants(result, is_displaced=name in DISPLACING)
         assert result.ended.outcome != "fault", (name, result.ended.reason)
         json.dumps(result.report.data["faults"])
         ends[name] = result.ended.outcome

@@ -6,6 +6,7 @@ import errno
 import math
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID, uuid5
 
@@ -41,6 +42,7 @@ from controller.hardware.values import (
     Mode,
     OpticsChange,
     Purpose,
+    RawFrame,
     Scan,
     ScanReceipt,
 )
@@ -303,6 +305,23 @@ def test_only_stale_frames_is_an_error(bench: Bench) -> None:
     with pytest.raises(StaleFrameError, match=r"3 frames of earlier exposures.*Drain") as e:
         bench.microscope.expose(bench.frame())
     assert e.value.dose_state is DoseState.CHARGED
+
+
+def test_a_stale_frame_instead_of_its_own_is_no_defect_of_the_arming(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The detector has delivered what it was armed for, under another name."""
+    collect, calls = bench.adapter.collect, []
+
+    def once(timeout_s: float) -> RawFrame:
+        calls.append(timeout_s)
+        if len(calls) > 1:
+            raise ArmFailedError("nothing is armed")
+        return replace(collect(timeout_s), job_id=UUID(int=99))
+
+    monkeypatch.setattr(bench.adapter, "collect", once)
+    with pytest.raises(StaleFrameError, match="1 frame of earlier exposures and not its own"):
+        bench.microscope.expose(bench.frame())
 
 
 def test_a_frame_of_another_shape_is_refused(bench: Bench) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import pytest
 
 from controller.hardware.errors import (
+    GunOffError,
+    HighTensionOffError,
+    InterlockError,
     ModeError,
     ReplyTimeoutError,
     StoppedByOtherError,
     UnsupportedError,
 )
-from controller.hardware.values import Mode, OpticsChange
+from controller.hardware.values import Condition, HealthReading, Mode, OpticsChange
 from controller.safety.blanking import BeamGuard
 from controller.safety.illumination import GuardedOptics
-from tests.conformance.fake_adapter import FakeAdapter, capabilities
+from tests.conformance.fake_adapter import FakeAdapter, capabilities, good_health
 
 
 def optics(adapter: FakeAdapter) -> GuardedOptics:
@@ -37,6 +40,21 @@ def test_a_setting_that_was_clamped_is_an_error(
     name = next(iter(clamp))
     with pytest.raises(ModeError, match=f"{name} reads .* was asked for; the optics are partly"):
         optics(adapter).apply(change)
+    assert adapter.read_blanked()
+
+
+@pytest.mark.parametrize(
+    ("off", "error"), [("gun_on", GunOffError), ("high_tension_on", HighTensionOffError)]
+)
+def test_a_source_that_is_off_is_not_taken_for_a_lens_that_was_clamped(
+    off: str, error: type[InterlockError]
+) -> None:
+    """No current reads back as asked: that is for a person, and no other setting helps."""
+    adapter = FakeAdapter()
+    adapter.faults.optics_clamp = {"probe_current_pA": 0.0}
+    adapter.health = good_health(**{off: HealthReading(condition=Condition.BAD)})
+    with pytest.raises(error, match="the optics are partly changed and the beam is blanked"):
+        optics(adapter).apply(OpticsChange(probe_current_pA=10.0))
     assert adapter.read_blanked()
 
 
