@@ -32,9 +32,13 @@ class Weights:
 
     def probability(self, features: Sequence[float]) -> float:
         """That the outcome is 1, averaged over what is known of the weights."""
-        x = np.asarray(features, dtype=float)
-        spread = 1.0 / np.sqrt(1.0 + np.pi / 8.0 * float(x @ self.covariance @ x))
-        return float(_sigmoid(spread * (x @ self.mean)))
+        return float(self.probabilities([features])[0])
+
+    def probabilities(self, features: Sequence[Sequence[float]]) -> Array:
+        """As `probability`, of (cases, n) features at once: (cases,)."""
+        x = np.asarray(features, dtype=float).reshape(-1, len(self.mean))
+        variance = np.einsum("ci,ij,cj->c", x, self.covariance, x)
+        return _sigmoid((x @ self.mean) / np.sqrt(1.0 + np.pi / 8.0 * variance))
 
 
 def learnt(

@@ -46,10 +46,6 @@ class Outlook:
     seen: int
     """Crystals that taught it."""
 
-    def probability(self, pick: Pick) -> float:
-        """That a scan of it will be accepted."""
-        return self.weights.probability(features(pick))
-
     def seconds(self, probability: float) -> float:
         """That a crystal may be expected to take, once it is under the beam."""
         return probability * self.scanned_s + (1 - probability) * self.left_s
@@ -102,11 +98,12 @@ def prospects(belief: Belief, by: Order = "yield") -> list[Prospect]:
     What people, or an interruption, put first or last comes there whatever is to be expected.
     """
     known = outlook(belief.targets.values())
-    found = []
-    for target in belief.targets.values():
-        if target.status == "queued":
-            p = known.probability(target.pick)
-            found.append(Prospect(target, p, known.seconds(p), travel_s(belief, target)))
+    queued = [target for target in belief.targets.values() if target.status == "queued"]
+    likely = known.weights.probabilities([features(target.pick) for target in queued])
+    found = [
+        Prospect(target, p, known.seconds(p), travel_s(belief, target))
+        for target, p in zip(queued, likely.tolist(), strict=True)
+    ]
     if by == "yield":
         found.sort(key=lambda p: -p.per_hour)
     elif by == "survey":
