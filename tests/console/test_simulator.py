@@ -94,6 +94,7 @@ def test_an_alignment_is_supervised_from_survey_to_axis_and_stopped_in_a_long_mo
     page.goto(assisted.url + "align")
     expect(page.locator("#mode")).to_have_text("SIMULATOR")
     expect(page.locator("#beam")).to_have_text("BLANKED", timeout=30_000)
+    page.evaluate("() => localStorage.setItem('lodestem-tour', 'seen')")
     page.wait_for_selector("#card", timeout=120_000)
     drive(page)
     approve(page, "SurveyTile")
@@ -115,6 +116,15 @@ def test_an_alignment_is_supervised_from_survey_to_axis_and_stopped_in_a_long_mo
     # the tilt, as edited by hand
     page.wait_for_selector("#card[data-action=Tilt] #approve:not([disabled])", timeout=READING_MS)
     expect(page.locator("#pattern .ln-circle")).to_have_count(1)
+    page.reload()
+    page.wait_for_selector("#card[data-action=Tilt] #approve:not([disabled])")
+    shot(page, "simulator-Tilt")
+    for screen in ("overview", "map", "log"):
+        page.goto(assisted.url + screen)
+        page.wait_for_timeout(1500)
+        shot(page, f"simulator-{screen}")
+    page.goto(assisted.url + "align")
+    page.wait_for_selector("#card[data-action=Tilt] #approve:not([disabled])")
     box = page.locator("#grip").bounding_box()
     assert box is not None
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
