@@ -108,8 +108,8 @@ def test_an_alignment_is_supervised_from_survey_to_axis_and_stopped_in_a_long_mo
     expect(page.locator("#chip-word")).to_have_text("STOPPED", timeout=30_000)
     expect(page.locator("#beam")).to_have_text("BLANKED")
     shot(page, "simulator-stopped")
-    page.on("dialog", lambda dialog: dialog.accept())
     page.click("#card-column button[data-queue=go_on]")
+    page.click("#question .primary")
     approve(page, "FindHeight")
     approve(page, "MeasurePattern")
 

@@ -106,16 +106,31 @@ def test_going_on_after_a_stop_asks(stand: Served, visit: Visit) -> None:
     drive(page)
     page.click("#stop")
     expect(page.locator("#chip-word")).to_have_text("STOPPED")
-    asked: list[str] = []
-
-    def on_dialog(dialog: object) -> None:
-        asked.append(str(getattr(dialog, "message", "")))
-        dialog.accept()  # type: ignore[attr-defined]
-
-    page.on("dialog", on_dialog)
     page.click("#card-column button[data-queue=go_on]")
+    expect(page.locator("#question")).to_contain_text("moves stage and beam again")
+    # a question never stands before STOP
+    page.click("#stop")
+    expect(page.locator("#stop-bar.confirmed")).to_be_visible()
+    page.click("#question .primary")
     expect(page.locator("#chip-word")).to_have_text("NEEDS APPROVAL")
-    assert "moves stage and beam again" in asked[0]
+
+
+@pytest.mark.parametrize("opened", ["palette", "tour", "who"])
+def test_nothing_that_opens_ever_stands_before_stop(
+    stand: Served, visit: Visit, opened: str
+) -> None:
+    assert stand.hardware is not None
+    page = visit("olga", screen="overview")
+    if opened == "palette":
+        page.keyboard.press("Control+k")
+    else:
+        page.click(".who summary")
+    if opened == "tour":
+        page.click("#tour-open")
+    shot(page, f"open-{opened}")
+    page.click("#stop")
+    expect(page.locator("#stop-bar.confirmed")).to_be_visible()
+    assert stand.hardware.stops_s
 
 
 def test_stop_works_without_any_script(stand: Served, visit: Visit) -> None:
