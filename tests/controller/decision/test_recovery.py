@@ -110,3 +110,8 @@ def test_the_table_is_printed_with_the_plans_rules(tmp_path: Path) -> None:
     line = next(line for line in shown.output.splitlines() if line.startswith("ValveClosed"))
     assert "hold" in line
     assert "(plan)" in line
+
+
+def test_whoever_does_not_drive_any_more_blames_no_crystal() -> None:
+    held = recover(errors.LeaseLostError("the agent has been silent for 2.0 s"), Belief(), "T01")
+    assert held.answer is Answer.HOLD
