@@ -47,6 +47,7 @@ def demo_command(
     with command("demo", as_json=as_json, quiet=quiet) as output:
         out = _fresh(out)
         plan = demo_plan(seed=seed, scenario=scenario)
+        output.say(f"look on in the browser meanwhile: lodestem assist --attach {out}")
         result = _night(plan, out, RunMode.UNATTENDED, output)
         if not headless:
             webbrowser.open(result.report.html.resolve().as_uri())

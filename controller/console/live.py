@@ -10,7 +10,7 @@ from typing import Any
 
 from fastapi import APIRouter, WebSocket
 from starlette.concurrency import run_in_threadpool
-from starlette.websockets import WebSocketDisconnect
+from starlette.websockets import WebSocketDisconnect, WebSocketDisconnected
 
 from controller.console.console import Console
 from controller.console.desk_calls import held_epoch, who_of
@@ -35,8 +35,8 @@ def live_route(console: Console) -> APIRouter:
             sender = asyncio.create_task(_send(socket, viewer))
             try:
                 await _receive(console, socket, session, viewer)
-            except WebSocketDisconnect:
-                pass
+            except (WebSocketDisconnect, WebSocketDisconnected):
+                pass  # the page is gone, or the sender has noticed that first
             finally:
                 sender.cancel()
                 with contextlib.suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):

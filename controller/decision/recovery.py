@@ -46,6 +46,8 @@ TABLE: dict[str, Rule] = {
     "Limit": Rule(Answer.SKIP_TARGET, 99, Answer.SKIP_TARGET),
     "Unsupported": Rule(Answer.HOLD, 1, Answer.HOLD),
     "ApprovalRequired": Rule(Answer.HOLD, 1, Answer.HOLD),
+    # who does not drive any more gets the same answer for every crystal: none is to blame
+    "LeaseLost": Rule(Answer.HOLD, 1, Answer.HOLD),
     "Refused": Rule(Answer.SKIP_TARGET, 3, Answer.HOLD),
     "ValveClosed": Rule(Answer.WAIT, 20, Answer.HOLD, wait_s=60.0),
     "VacuumBad": Rule(Answer.WAIT, 30, Answer.HOLD, wait_s=60.0),

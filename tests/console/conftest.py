@@ -150,6 +150,16 @@ def stand(tmp_path: Path) -> Iterator[Served]:
         hardware.close()
 
 
+CROWDED = 1.5
+"""Load per core above which the machine belongs to others, too, and promises cannot be measured."""
+
+
+def limit(promised: float, wide: float) -> float:
+    """The promised limit on a machine that is ours, a wide one where others work on it."""
+    crowded = os.getloadavg()[0] > CROWDED * (os.cpu_count() or 1)
+    return wide if crowded else promised
+
+
 Visit = Callable[..., Page]
 Note = Callable[[str, object], None]
 

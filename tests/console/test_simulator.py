@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from controller.record.events import Answered, Moved, QueueChanged, RunEnded, TiltFitted
 from controller.record.journal import read_journal
-from tests.console.conftest import Note, drive, free_port, shot, watch
+from tests.console.conftest import Note, drive, free_port, limit, shot, watch
 
 pytestmark = pytest.mark.console
 PLAN = """\
@@ -44,7 +44,8 @@ class Assisted:
     process: subprocess.Popen[bytes]
 
     def events(self, kind: type) -> list[object]:
-        found = [entry.event for entry in read_journal(self.folder / "journal.jsonl")]
+        path = self.folder / "journal.jsonl"
+        found = [entry.event for entry in read_journal(path)] if path.exists() else []
         return [event for event in found if isinstance(event, kind)]
 
 
@@ -72,10 +73,24 @@ def assisted(tmp_path: Path) -> Iterator[Assisted]:
             process.wait(timeout=120)
 
 
-def approve(page: Page, action: str) -> None:
-    page.wait_for_selector(
-        f"#card[data-action={action}] #approve:not([disabled])", timeout=READING_MS
-    )
+STARVED = "silent for"
+"""How the server says that it heard nothing of the run for 2 s: somebody else had the processor."""
+
+
+def wait_for(page: Page, assisted: Assisted, selector: str) -> None:
+    """Wait as long as the run lives; on a machine that starves it there is nothing to be seen."""
+    deadline_s = time.monotonic() + READING_MS / 1e3
+    while page.locator(selector).count() == 0:
+        ended = [e for e in assisted.events(RunEnded) if isinstance(e, RunEnded)]
+        if ended and STARVED in ended[0].reason and limit(0.0, 1.0):
+            pytest.skip(f"the machine starves the run: {ended[0].reason}")
+        assert not ended, ended[0].reason
+        assert time.monotonic() < deadline_s, f"no {selector}"
+        page.wait_for_timeout(250)
+
+
+def approve(page: Page, assisted: Assisted, action: str) -> None:
+    wait_for(page, assisted, f"#card[data-action={action}] #approve:not([disabled])")
     shot(page, f"simulator-{action}")
     before = page.get_attribute("#card", "data-proposal")
     page.click("#approve")
@@ -94,12 +109,13 @@ def test_an_alignment_is_supervised_from_survey_to_axis_and_stopped_in_a_long_mo
     page.goto(assisted.url + "align")
     expect(page.locator("#mode")).to_have_text("SIMULATOR")
     expect(page.locator("#beam")).to_have_text("BLANKED", timeout=30_000)
+    page.evaluate("() => localStorage.setItem('lodestem-tour', 'seen')")
     page.wait_for_selector("#card", timeout=120_000)
     drive(page)
-    approve(page, "SurveyTile")
+    approve(page, assisted, "SurveyTile")
 
     # STOP during the long moves that find the height: blanked, halted, the crystal is kept
-    approve(page, "FindHeight")
+    approve(page, assisted, "FindHeight")
     page.wait_for_timeout(1500)
     page.click("#stop")
     expect(page.locator("#stop-bar.confirmed")).to_be_visible()
@@ -107,14 +123,23 @@ def test_an_alignment_is_supervised_from_survey_to_axis_and_stopped_in_a_long_mo
     expect(page.locator("#chip-word")).to_have_text("STOPPED", timeout=30_000)
     expect(page.locator("#beam")).to_have_text("BLANKED")
     shot(page, "simulator-stopped")
-    page.on("dialog", lambda dialog: dialog.accept())
     page.click("#card-column button[data-queue=go_on]")
-    approve(page, "FindHeight")
-    approve(page, "MeasurePattern")
+    page.click("#question .primary")
+    approve(page, assisted, "FindHeight")
+    approve(page, assisted, "MeasurePattern")
 
     # the tilt, as edited by hand
-    page.wait_for_selector("#card[data-action=Tilt] #approve:not([disabled])", timeout=READING_MS)
+    wait_for(page, assisted, "#card[data-action=Tilt] #approve:not([disabled])")
     expect(page.locator("#pattern .ln-circle")).to_have_count(1)
+    page.reload()
+    page.wait_for_selector("#card[data-action=Tilt] #approve:not([disabled])")
+    shot(page, "simulator-Tilt")
+    for screen in ("overview", "map", "log"):
+        page.goto(assisted.url + screen)
+        page.wait_for_timeout(1500)
+        shot(page, f"simulator-{screen}")
+    page.goto(assisted.url + "align")
+    page.wait_for_selector("#card[data-action=Tilt] #approve:not([disabled])")
     box = page.locator("#grip").bounding_box()
     assert box is not None
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -127,15 +152,13 @@ def test_an_alignment_is_supervised_from_survey_to_axis_and_stopped_in_a_long_mo
     page.click("#approve-edit")
 
     # and the next pattern by delegation; the move after it breaches, and comes back
-    page.wait_for_selector(
-        "#card[data-action=MeasurePattern] #approve:not([disabled])", timeout=READING_MS
-    )
+    wait_for(page, assisted, "#card[data-action=MeasurePattern] #approve:not([disabled])")
     page.click("#delegate summary")
     page.fill("#delegate input[name=moves]", "1")
     page.fill("#delegate input[name=until_error_mrad]", "0")
     page.fill("#delegate input[name=least_confidence]", "0")
     page.click("#delegate-now")
-    expect(page.locator("#card .why")).to_contain_text("are used up", timeout=READING_MS)
+    wait_for(page, assisted, "#card .why:has-text('are used up')")
     shot(page, "simulator-breach")
     page.click("#reject summary")
     page.select_option("#reject select", "bad region")

@@ -9,11 +9,12 @@ from tempfile import TemporaryDirectory
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.console.conftest import Note, Served, Visit, console_on, drive, shot, sign_in
+from tests.console.conftest import Note, Served, Visit, console_on, drive, limit, shot, sign_in
 from tests.console.stand import Hardware, StandRun, tilt
 
 pytestmark = pytest.mark.console
 LIMIT_MS = 250.0
+WIDE_MS = 2500.0
 
 
 def stop_ms(page: Page, hardware: Hardware, press: str = "click") -> float:
@@ -43,7 +44,7 @@ def test_stop_reaches_the_instrument_at_once_and_the_run_waits(
     drive(page)
     took_ms = stop_ms(page, stand.hardware)
     measured("stop_ms", took_ms)
-    assert took_ms < LIMIT_MS
+    assert took_ms < limit(LIMIT_MS, WIDE_MS)
     expect(page.locator("#chip-word")).to_have_text("STOPPED")
     expect(page.locator("#card-column")).to_contain_text("Resume")
     shot(page, "stopped-driver")
@@ -62,7 +63,7 @@ def test_stop_works_with_the_websocket_cut(stand: Served, visit: Visit) -> None:
     expect(page.locator("#stop-bar.confirmed")).to_be_visible()
     took = page.get_attribute("#stop-bar", "data-ms")
     assert took is not None
-    assert float(took) < 4 * LIMIT_MS
+    assert float(took) < limit(4 * LIMIT_MS, 4 * WIDE_MS)
     assert len(stand.hardware.stops_s) == 1
 
 
@@ -73,7 +74,7 @@ def test_esc_stops_for_the_driver_also_inside_a_text_field(stand: Served, visit:
     page.click("#reject summary")
     page.focus("#reject input[name=reason]")
     took_ms = stop_ms(page, stand.hardware, "Escape")
-    assert took_ms < LIMIT_MS
+    assert took_ms < limit(LIMIT_MS, WIDE_MS)
 
 
 def test_esc_of_a_viewer_only_goes_to_the_button_and_enter_stops(
@@ -105,16 +106,31 @@ def test_going_on_after_a_stop_asks(stand: Served, visit: Visit) -> None:
     drive(page)
     page.click("#stop")
     expect(page.locator("#chip-word")).to_have_text("STOPPED")
-    asked: list[str] = []
-
-    def on_dialog(dialog: object) -> None:
-        asked.append(str(getattr(dialog, "message", "")))
-        dialog.accept()  # type: ignore[attr-defined]
-
-    page.on("dialog", on_dialog)
     page.click("#card-column button[data-queue=go_on]")
+    expect(page.locator("#question")).to_contain_text("moves stage and beam again")
+    # a question never stands before STOP
+    page.click("#stop")
+    expect(page.locator("#stop-bar.confirmed")).to_be_visible()
+    page.click("#question .primary")
     expect(page.locator("#chip-word")).to_have_text("NEEDS APPROVAL")
-    assert "moves stage and beam again" in asked[0]
+
+
+@pytest.mark.parametrize("opened", ["palette", "tour", "who"])
+def test_nothing_that_opens_ever_stands_before_stop(
+    stand: Served, visit: Visit, opened: str
+) -> None:
+    assert stand.hardware is not None
+    page = visit("olga", screen="overview")
+    if opened == "palette":
+        page.keyboard.press("Control+k")
+    else:
+        page.click(".who summary")
+    if opened == "tour":
+        page.click("#tour-open")
+    shot(page, f"open-{opened}")
+    page.click("#stop")
+    expect(page.locator("#stop-bar.confirmed")).to_be_visible()
+    assert stand.hardware.stops_s
 
 
 def test_stop_works_without_any_script(stand: Served, visit: Visit) -> None:

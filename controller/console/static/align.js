@@ -1,5 +1,5 @@
 // The Align screen: pattern, circle, drag to edit, the card's buttons.
-import { drives, keysOn, live, post, serverNow, state, stop, toast } from "./shell.js";
+import { askHere, drives, keysOn, live, post, serverNow, state, stop, toast } from "./shell.js";
 import { ageWords, Picture, standing } from "./picture.js";
 import uPlot from "./vendor/uplot.js";
 
@@ -212,7 +212,7 @@ let annotating = false;
 byId("note-tool").addEventListener("click", () => { annotating = !annotating; byId("note-tool").setAttribute("aria-pressed", String(annotating)); });
 async function annotate(p) {
   const header = pictures.pattern.header;
-  const text = window.prompt("Annotation at this place of the picture");
+  const text = await askHere("Annotation at this place of the picture", { yes: "Keep", text: true });
   if (!text || !header?.frame) return;
   const told = await post("/api/label", { what_for: "annotation", frame: header.frame, x_px: p.x.toFixed(1), y_px: p.y.toFixed(1), text });
   if (!told.ok) { toast(told.why, true); return; }

@@ -192,8 +192,26 @@ document.addEventListener("click", async (event) => {
   else if (at.dataset.keysToggle !== undefined) { keysOn = !keysOn; remember("lodestem-keys", keysOn ? "1" : ""); set("keys-state", keysOn ? "on" : "off"); }
 });
 
+// A question that leaves everything else in reach: nothing may ever stand before STOP.
+export function askHere(words, { yes = "Yes", text = false } = {}) {
+  byId("question")?.remove();
+  const box = document.createElement("form");
+  box.id = "question"; box.className = "question"; box.setAttribute("role", "alertdialog"); box.setAttribute("aria-label", words);
+  const line = document.createElement("p"); line.textContent = words;
+  const input = document.createElement("input"); input.name = "text"; input.maxLength = 200; input.hidden = !text; input.setAttribute("aria-label", words);
+  const ok = document.createElement("button"); ok.className = "primary"; ok.textContent = yes;
+  const no = document.createElement("button"); no.type = "button"; no.className = "secondary"; no.textContent = "No";
+  box.append(line, input, ok, no);
+  document.body.append(box);
+  (text ? input : no).focus();
+  return new Promise((done) => {
+    box.addEventListener("submit", (event) => { event.preventDefault(); box.remove(); done(text ? input.value : "yes"); });
+    no.addEventListener("click", () => { box.remove(); done(null); });
+  });
+}
+
 async function queue(wanted) {
-  if (wanted.sure && !window.confirm(wanted.sure)) return;
+  if (wanted.sure && (await askHere(wanted.sure, { yes: "Yes, go on" })) === null) return;
   const fields = { what: wanted.queue, target: wanted.target ?? "", epoch: state.newest?.lease?.epoch ?? 0, sure: wanted.sure ? "1" : "" };
   const told = await post("/api/queue", fields);
   toast(told.ok ? "asked; the run does it after the present step" : told.why, !told.ok);
@@ -223,7 +241,8 @@ function openPalette() {
   if (dialog.open) return;
   byId("palette-text").value = "";
   fillPalette("");
-  dialog.showModal();
+  dialog.show();
+  byId("palette-text").focus();
 }
 function fillPalette(text) {
   const links = [...document.querySelectorAll(".screens a")].filter((a) => a.textContent.toLowerCase().includes(text.toLowerCase()));
@@ -231,8 +250,7 @@ function fillPalette(text) {
 }
 byId("palette-text").addEventListener("input", (event) => fillPalette(event.target.value));
 byId("palette-text").addEventListener("keydown", (event) => { if (event.key === "Enter") byId("palette-list").querySelector("a")?.click(); });
-byId("palette").addEventListener("cancel", (event) => event.preventDefault());
-byId("palette").addEventListener("click", (event) => { if (event.target === byId("palette")) byId("palette").close(); });
+document.addEventListener("click", (event) => { if (byId("palette").open && !event.target.closest("#palette")) byId("palette").close(); });
 
 let audio = null;
 function softSound() {
@@ -260,10 +278,9 @@ if (slider) {
 }
 
 // --- first look round ------------------------------------------------------------------------
-byId("tour-open")?.addEventListener("click", () => byId("tour").showModal());
+byId("tour-open")?.addEventListener("click", () => byId("tour").show());
 byId("tour-close")?.addEventListener("click", () => { remember("lodestem-tour", "seen"); byId("tour").close(); });
-byId("tour")?.addEventListener("cancel", (event) => event.preventDefault());
-if (byId("tour") && body.dataset.mode === "SIMULATOR" && body.dataset.screen === "overview" && body.dataset.name === "local operator" && !recall("lodestem-tour")) byId("tour").showModal();
+if (byId("tour") && body.dataset.mode === "SIMULATOR" && body.dataset.screen === "overview" && body.dataset.name === "local operator" && !recall("lodestem-tour")) byId("tour").show();
 
 // --- small forms -----------------------------------------------------------------------------
 document.addEventListener("click", async (event) => {

@@ -128,3 +128,8 @@ def test_a_scan_beside_another_gets_what_the_budget_leaves() -> None:
     assert fitting_fluence(limited(300.0), 120.0) == 0.0
     assert fitting_fluence(errors.DoseLimitError("?"), 120.0) is None
     assert fitting_fluence(errors.LimitError("?", snapshot={"asked_e_per_A2": 1}), 120.0) is None
+
+
+def test_whoever_does_not_drive_any_more_blames_no_crystal() -> None:
+    held = recover(errors.LeaseLostError("the agent has been silent for 2.0 s"), Belief(), "T01")
+    assert held.answer is Answer.HOLD
