@@ -67,8 +67,9 @@ def calibrate(
             rng = np.random.default_rng([config.seed, _CALIBRATION_STREAM, k])
             # every second field is larger than those of training, as survey images are
             side = 1 + k % 2
-            shape = (side * config.scene.shape[0], side * config.scene.shape[1])
-            sample = draw_sample(rng, replace(config.scene, shape=shape), config.imaging)
+            ranges = config.calibration_scene or config.scene
+            shape = (side * ranges.shape[0], side * ranges.shape[1])
+            sample = draw_sample(rng, replace(ranges, shape=shape), config.imaging)
             image = sample.image
             yield sample, run_network(network, image.electrons, acquisition_of(image))
             progress("calibrate", k + 1, total, 0.0)

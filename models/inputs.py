@@ -11,8 +11,8 @@ dose, and the dose itself is told:
 * *transmission*, ``log(m / incident)`` if the microscope knows what it sent;
 * constants: dose, mode, pixel size, spread of the image.
 
-Pixels finer than 6 nm are first summed (``working_grid``): that loses nothing a 50 nm disc needs,
-and the network sees crystals at one scale.
+Pixels finer than 10 nm are first summed (``working_grid``): that loses nothing a 50 nm disc needs,
+and the network sees crystals at one scale, and far around them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from models.classes import Mode
 
 Floats = NDArray[np.float32]
 
-COARSEST_PIXEL_NM = 12.0
+COARSEST_PIXEL_NM = 20.0
 """Pixels are summed as long as the sum is no coarser than this."""
 CHANNELS = (
     "significance_1px", "significance_fine", "significance_middle", "significance_coarse",
@@ -49,7 +49,7 @@ class Acquisition:
 
 
 def binning_of(pixel_size_nm: float) -> int:
-    """How many pixels are summed along a side: the sum stays at or below 12 nm."""
+    """How many pixels are summed along a side: the sum stays at or below 20 nm."""
     return max(1, int(COARSEST_PIXEL_NM / pixel_size_nm + 1e-6))
 
 
@@ -112,7 +112,7 @@ def network_input(electrons: Floats, acquisition: Acquisition) -> Floats:
     channels[8] = 1.0 if known else 0.0
     channels[9] = np.log10(mean) / 2
     channels[10] = 1.0 if acquisition.mode == "HAADF" else -1.0
-    channels[11] = 2 * np.log(acquisition.pixel_size_nm / 9.0)
+    channels[11] = 2 * np.log(acquisition.pixel_size_nm / 14.0)
     low, high = np.percentile(coarse[::2, ::2], [2, 98])
     channels[12] = np.log((max(float(high), 0.0) + 0.05 * mean) / (1.05 * mean))
     channels[13] = np.log((max(float(low), 0.0) + 0.05 * mean) / (1.05 * mean))

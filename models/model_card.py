@@ -11,7 +11,7 @@ from models.weights import load_weights
 
 LIMITS = (
     "Trained on drawn scenes only; no experimental image was used.",
-    "Works on survey images with 3-15 nm pixels; finer images are summed to 6-12 nm.",
+    "Works on survey images with 3-15 nm pixels; finer images are summed to 10-20 nm.",
     "Dark-field thickness is relative unless the incident dose is known.",
     "Scores are calibrated for drawn scenes; check them on your own specimen before a night.",
 )

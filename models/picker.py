@@ -164,9 +164,10 @@ class RegionPicker:
         )
         abstained, reason = _verdict(picks, dose, float(electrons.sum()), unfamiliarity)
         shape = electrons.shape
+        fine = _enlarge(probability, binning, shape)
         return RegionResult(
-            labels=_enlarge(probability.argmax(axis=0).astype(np.uint8), binning, shape),
-            probability=_enlarge(probability, binning, shape),
+            labels=fine.argmax(axis=0).astype(np.uint8),
+            probability=fine,
             thickness_mfp=_enlarge(fields.thickness_mfp, binning, shape),
             picks=picks,
             abstained=abstained,
@@ -274,9 +275,17 @@ def _wanted(candidates: list[Candidate], dose: float, pixel_size_nm: float) -> f
     return typical if dose < typical else None
 
 
-def _enlarge(values: NDArray[Any], binning: int, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Back from the working grid to the pixels of the input, over the last two axes."""
+def _enlarge(values: Floats, binning: int, shape: tuple[int, ...]) -> Floats:
+    """Back from the working grid to the pixels of the input, linearly, over the last two axes."""
     if binning == 1:
         return values
-    wide = np.repeat(np.repeat(values, binning, axis=-2), binning, axis=-1)
-    return np.ascontiguousarray(wide[..., : shape[0], : shape[1]])
+    for axis, wanted in ((-2, shape[0]), (-1, shape[1])):
+        coarse = values.shape[axis]
+        at = np.clip((np.arange(wanted) + 0.5) / binning - 0.5, 0, coarse - 1)
+        low = at.astype(int)
+        high = np.minimum(low + 1, coarse - 1)
+        part = (at - low).astype(np.float32)
+        part = part[:, None] if axis == -2 else part
+        below, above = np.take(values, low, axis=axis), np.take(values, high, axis=axis)
+        values = below + part * (above - below)
+    return values

@@ -56,7 +56,7 @@ def draw_sample(
 ) -> Sample:
     """Draw a scene at a raw pixel size and dose, directly on the working grid.
 
-    A raw pixel below 6 nm stands for b x b summed pixels, so its dose is b^2 times the raw one.
+    A raw pixel below 10 nm stands for b x b summed pixels, so its dose is b^2 times the raw one.
     """
     low, high = scene.pixel_size_nm
     raw_pixel_nm = float(np.exp(rng.uniform(np.log(low), np.log(high))))

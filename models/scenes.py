@@ -36,6 +36,8 @@ class SceneConfig:
     dirty_share: float = 0.75
     lumps_per_field: float = 2.5
     """Mean number of lumps of dirt where there is dirt; exponential."""
+    soft_dirt_share: float = 0.0
+    """Share of the lumps whose rim fades out, and of the dirty fields with a crust of flecks."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,9 @@ def draw_specimen(
     amount = (
         float(rng.exponential(config.lumps_per_field)) if rng.random() < config.dirty_share else 0.0
     )
-    dirt_nm = draw_contamination(rng, film_nm, pixel_size_nm, amount=amount)
+    dirt_nm = draw_contamination(
+        rng, film_nm, pixel_size_nm, amount=amount, soft_share=config.soft_dirt_share
+    )
     bars = np.zeros((ny, nx), bool)
     if rng.random() < config.bar_share:
         bars = draw_bars(rng, (ny, nx), pixel_size_nm)

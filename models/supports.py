@@ -123,9 +123,14 @@ def draw_film(rng: np.random.Generator, shape: Shape, pixel_size_nm: float) -> F
 
 
 def draw_contamination(
-    rng: np.random.Generator, film_nm: Floats, pixel_size_nm: float, *, amount: float
+    rng: np.random.Generator,
+    film_nm: Floats,
+    pixel_size_nm: float,
+    *,
+    amount: float,
+    soft_share: float = 0.0,
 ) -> Floats:
-    """Dirt on the film: smears, droplets and rough debris.
+    """Dirt on the film: smears, droplets, rough debris, crusts.
 
     Parameters
     ----------
@@ -137,6 +142,8 @@ def draw_contamination(
         Pixel size, nm.
     amount
         Expected number of lumps; 0 gives clean films.
+    soft_share
+        Share of the lumps whose rim fades out, and of the dirty fields with a crust of flecks.
 
     Returns
     -------
@@ -148,12 +155,31 @@ def draw_contamination(
         smear = smooth_noise(rng, (ny, nx), rng.uniform(200, 1500) / pixel_size_nm)
         layer = np.float32(rng.uniform(15, 80)) * np.clip(smear - rng.uniform(1.2, 2.2), 0, 1)
         dirt += np.where(film_nm > 0, layer, 0)
+    if amount > 0 and soft_share > 0 and rng.random() < soft_share:
+        dirt += np.where(film_nm > 0, _crust(rng, (ny, nx), pixel_size_nm), 0)
     for _ in range(int(rng.poisson(amount))):
-        _drop(rng, dirt, film_nm, pixel_size_nm)
+        _drop(rng, dirt, film_nm, pixel_size_nm, soft_share)
     return dirt
 
 
-def _drop(rng: np.random.Generator, dirt: Floats, film_nm: Floats, pixel_size_nm: float) -> None:
+def _crust(rng: np.random.Generator, shape: Shape, pixel_size_nm: float) -> Floats:
+    """Flecks of every size: what rises above a level of noise on several scales."""
+    scale = rng.uniform(150, 900)
+    rough = np.zeros(shape, np.float32)
+    for octave in range(4):
+        size = max(1.5, scale / 2**octave / pixel_size_nm)
+        rough += np.float32(rng.uniform(0.4, 0.8) ** octave) * smooth_noise(rng, shape, size)
+    level = np.quantile(rough, rng.uniform(0.88, 0.99))
+    return np.asarray(np.float32(rng.uniform(40, 250)) * np.clip(rough - level, 0, 1), np.float32)
+
+
+def _drop(
+    rng: np.random.Generator,
+    dirt: Floats,
+    film_nm: Floats,
+    pixel_size_nm: float,
+    soft_share: float,
+) -> None:
     """Add one lump: a star-shaped outline with a domed, rough or flat top."""
     ny, nx = dirt.shape
     radius_nm = np.exp(rng.uniform(np.log(40), np.log(500)))
@@ -175,6 +201,8 @@ def _drop(rng: np.random.Generator, dirt: Floats, film_nm: Floats, pixel_size_nm
     distance = np.sqrt(rows * rows + cols * cols) / (radius * np.maximum(outline, 0.25))
     height_nm = radius_nm * np.exp(rng.uniform(np.log(0.05), np.log(1.5)))
     power = rng.choice([0.25, 0.5, 1.0])
+    if soft_share > 0 and rng.random() < soft_share:
+        power = rng.uniform(1.5, 4.0)
     lump = np.float32(height_nm) * np.clip(1 - distance * distance, 0, 1) ** np.float32(power)
     if rng.random() < 0.5:
         grain = smooth_noise(rng, (y1 - y0, x1 - x0), max(1.5, rng.uniform(20, 90) / pixel_size_nm))

@@ -189,7 +189,14 @@ def _to(device: torch.device, batch: Batch) -> Batch:
 
 def _fingerprint(config: TrainConfig) -> str:
     """What decides the weights; the number of steps decides only from the cool-down on."""
-    aside = {"steps", "calibration_scenes", "evaluation_scenes", "checkpoint_every", "threads"}
+    aside = {
+        "steps",
+        "calibration_scenes",
+        "calibration_scene",
+        "evaluation_scenes",
+        "checkpoint_every",
+        "threads",
+    }
     return config.model_dump_json(exclude=aside)
 
 

@@ -45,6 +45,9 @@ class TrainConfig(BaseModel):
     checkpoint_every: Annotated[int, Field(gt=0)] = 100
     calibration_scenes: Annotated[int, Field(ge=0)] = 1500
     """Scenes on which score, temperature and out-of-distribution flag are fitted."""
+    calibration_scene: SceneConfig | None = None
+    """Ranges of those scenes; wider than those of training, lest the score trust the network where
+    it meets what it has not learned.  None: those of training."""
     evaluation_scenes: Annotated[int, Field(ge=0)] = 60
     """Scenes of the second generator per dose."""
 

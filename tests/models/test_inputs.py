@@ -45,16 +45,18 @@ def test_noise_has_the_same_size_at_every_dose() -> None:
     np.testing.assert_allclose(spread, 1.0, rtol=0.08)
 
 
-@pytest.mark.parametrize(("pixel_nm", "binning"), [(3, 4), (4, 3), (5, 2), (6, 2), (7, 1), (15, 1)])
-def test_fine_pixels_are_summed_to_at_most_12_nm(pixel_nm: float, binning: int) -> None:
+@pytest.mark.parametrize(
+    ("pixel_nm", "binning"), [(3, 6), (4, 5), (6, 3), (7, 2), (10, 2), (15, 1)]
+)
+def test_fine_pixels_are_summed_to_at_most_20_nm(pixel_nm: float, binning: int) -> None:
     assert binning_of(pixel_nm) == binning
 
 
 def test_summing_keeps_the_electrons_and_scales_what_is_known() -> None:
     electrons = np.random.default_rng(1).poisson(0.5, (62, 94)).astype(np.float32)
-    summed, acquisition, b = working_grid(electrons, Acquisition("BF", 5.5, 0.6))
+    summed, acquisition, b = working_grid(electrons, Acquisition("BF", 9.0, 0.6))
     assert (b, summed.shape) == (2, (31, 47))
     assert summed.sum() == electrons.sum()
-    assert acquisition == Acquisition("BF", 11.0, pytest.approx(2.4))
-    odd, _, _ = working_grid(electrons[:61, :93], Acquisition("BF", 5.5))
+    assert acquisition == Acquisition("BF", 18.0, pytest.approx(2.4))
+    odd, _, _ = working_grid(electrons[:61, :93], Acquisition("BF", 9.0))
     assert odd.shape == (31, 47)
