@@ -16,8 +16,8 @@ from recon.calibration import Calibration, Measured
 from recon.dataset import Dataset4D
 from recon.geometry import judged_field, rotation_matrix, scan_positions_A
 from recon.judge import (
-    CREDIBLE_SHARE,
     SHARED,
+    as_confirmed,
     distortion_limit_A,
     error_map,
     judge_verdict,
@@ -205,8 +205,7 @@ def _judge(
     rows, cols = (part.stop - part.start for part in region)
     field_A = rows * fit.pixel_size_A, cols * fit.pixel_size_A
     resolution = resolution.as_distorted(distortion_limit_A(fit.calibration, field_A))
-    if fit.explained_share < CREDIBLE_SHARE:
-        resolution = replace(resolution, frc_half_A=float("nan"))
+    resolution = as_confirmed(resolution, fit.explained_share)
     return resolution.no_finer_than(fit.finest_A), frc, spots
 
 

@@ -10,7 +10,7 @@ import torch
 
 from recon.calibration import Calibration, Measured
 from recon.joint_calibration import Bench, simulated_counts
-from recon.judge import judge_verdict, model_warnings, with_model_errors
+from recon.judge import as_confirmed, judge_verdict, model_warnings, with_model_errors
 from recon.ptychography.explained import explained_share
 from recon.ptychography.solver import MultisliceSolver, worker_threads
 from recon.result import Resolution
@@ -82,7 +82,31 @@ def test_a_model_that_explains_too_little_has_no_sigmas(turned: "Truth") -> None
     calibration = with_model_errors(found(turned), 0.78)
     assert math.isnan(calibration.thickness_A.sigma)
     assert calibration.thickness_A.value == 400.0
-    assert not model_warnings(0.78)
+
+
+def test_halves_that_share_a_doubtful_model_do_not_vouch_for_it(turned: "Truth") -> None:
+    """They agree to 0.83 Å; nothing in the verdict may sound as if that were a resolution."""
+    halves = Resolution(frc_0143_A=0.83, lattice_limit_A=1.19, n_spots=18)
+    verdict = judge_verdict(turned.header, found(turned), halves, 0.67)
+    assert verdict.startswith("Doubtful: the electrons confirm 67 % of what the image claims")
+    assert "agree to 0.83 Å in what is wrong alike" in verdict
+    assert "lattice visible" not in verdict
+    assert "FRC" not in verdict
+    (warning,) = model_warnings(0.67)
+    assert "67 %" in warning
+    assert "thinner" in warning
+    assert not model_warnings(0.81)
+    sound = judge_verdict(turned.header, found(turned), halves, 0.81)
+    assert sound.startswith("Lattice visible to 1.19 Å")
+
+
+@pytest.mark.parametrize(("share", "stated"), [(0.79, False), (0.81, True), (math.nan, True)])
+def test_a_doubtful_model_states_no_resolution_against_the_truth(
+    share: float, stated: bool
+) -> None:
+    halves = as_confirmed(Resolution(frc_half_A=1.1, frc_0143_A=0.9), share)
+    assert math.isfinite(halves.frc_half_A) == stated
+    assert halves.frc_0143_A == 0.9
 
 
 def test_a_model_that_electrons_contradict_has_no_sigmas_and_is_not_trusted(
