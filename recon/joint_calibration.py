@@ -41,6 +41,8 @@ CREPT = 0.5
 """Part of what the raster still moved by in the second leg that may be left to go, seen in
 simulations: 0.15 where the probes are small, 1 where they are wide."""
 RASTER = ("rotation_deg", *DISTORTIONS)
+TAKEN_FOR_SAME = 0.1
+"""A thickness that is seen to be further off than this part has the second leg run once more."""
 SECOND_LEG_RASTER = 3
 """Pass from which the raster may be judged there: it is nearly right."""
 BOOTSTRAP_PASSES, HEARD_PASSES = 7, 2
@@ -178,7 +180,8 @@ def refine_calibration(
     """Find the calibration, with the number of slices that its thickness asks for.
 
     Two legs, each with an empty object. With a ``look`` the thickness is not refined at all: what
-    is seen at the end of the first leg holds for the second, and is seen anew when that is over.
+    is seen at the end of the first leg holds for the second, and is seen anew when that is over. Is
+    it another then, the second leg is run once more under it.
     The scale of the scan waits for the second leg, too, which knows how optimistic the fit is.
     """
     look = look if is_looked_at(params) else None
@@ -198,28 +201,69 @@ def refine_calibration(
         haste = look.haste(here)
         unknowns = tuple(u for u in unknowns if u.name != "thickness_A")
     unknowns = tuple(replace(u, first_pass=min(u.first_pass, SECOND_LEG_RASTER)) for u in unknowns)
-    solver = inner_solver(here, fitted, bench)
-    solver.slices += headroom_rad(haste)
-    refiner = Refiner(
-        solver, unknowns, params.refine_patterns,
-        prior=resized(prior, solver.experiment.grid.n), optimism=optimism,
-    )  # fmt: skip
+    leg = _SecondLeg(fitted, unknowns, bench, params, optimism, haste)
     numbers = range(first + 1, params.calibration_passes + 1)
-    path = _run_leg(refiner, numbers, bench, params, on_pass, haste)
-    moved = [experiment for steps in path[-AVERAGED_PASSES:] for experiment in steps]
-    if not moved:
+    found = leg.run(here, prior, numbers, on_pass)
+    if found is None:
         return Found(start, {})
-    found = resized(mean_of(moved), start.grid.n)
-    found = replace(found, n_slices=slices_for(found.thickness_A, params))
-    sigma = dict(refiner.sigma)
-    for name in (u.name for u in unknowns if u.name in RASTER and u.name in sigma):
-        crept = value_of(found, name) - value_of(here, name)
-        sigma[name] = math.hypot(sigma[name], CREPT * crept)
     if look is None:
-        return Found(found, sigma, optimism)
-    seen = look.thickness_A(found, close=True, haste=haste)
-    sigma["thickness_A"] = seen.sigma
-    return Found(with_thickness(found, seen.value, params), sigma, optimism, haste)
+        return found
+    seen = look.thickness_A(found.experiment, close=True, haste=haste)
+    if _is_another(seen, found.experiment):
+        # the raster has been bent to a thickness that was not the specimen's
+        here, prior = (with_thickness(e, seen.value, params) for e in (found.experiment, prior))
+        found = leg.run(here, prior, numbers, lambda number: on_pass(params.calibration_passes))
+        if found is None:
+            return Found(start, {})
+        seen = look.thickness_A(found.experiment, close=True, haste=haste)
+    return replace(
+        found,
+        experiment=with_thickness(found.experiment, seen.value, params),
+        sigma=found.sigma | {"thickness_A": seen.sigma},
+    )
+
+
+def _is_another(seen: Measured, here: Experiment) -> bool:
+    """The thickness is too far from the one that the raster was refined under."""
+    return abs(seen.value / here.thickness_A - 1) > TAKEN_FOR_SAME
+
+
+@dataclass(frozen=True)
+class _SecondLeg:
+    """Refinement of everything but the thickness, with an empty object and known optimism."""
+
+    fitted: Patterns
+    unknowns: tuple[Unknown, ...]
+    bench: Bench
+    params: ReconstructionParams
+    optimism: float
+    haste: float
+
+    def run(
+        self,
+        here: Experiment,
+        prior: Experiment,
+        numbers: range,
+        on_pass: Callable[[int], None],
+    ) -> Found | None:
+        """Refine from ``here``; None if nothing was to be moved."""
+        solver = inner_solver(here, self.fitted, self.bench)
+        solver.slices += headroom_rad(self.haste)
+        refiner = Refiner(
+            solver, self.unknowns, self.params.refine_patterns,
+            prior=resized(prior, solver.experiment.grid.n), optimism=self.optimism,
+        )  # fmt: skip
+        path = _run_leg(refiner, numbers, self.bench, self.params, on_pass, self.haste)
+        moved = [experiment for steps in path[-AVERAGED_PASSES:] for experiment in steps]
+        if not moved:
+            return None
+        found = resized(mean_of(moved), here.grid.n)
+        found = replace(found, n_slices=slices_for(found.thickness_A, self.params))
+        sigma = dict(refiner.sigma)
+        for name in (u.name for u in self.unknowns if u.name in RASTER and u.name in sigma):
+            crept = value_of(found, name) - value_of(here, name)
+            sigma[name] = math.hypot(sigma[name], CREPT * crept)
+        return Found(found, sigma, self.optimism, self.haste)
 
 
 def _run_leg(

@@ -14,7 +14,7 @@ from recon.calibrate import calibrate
 from recon.calibration import Measured
 from recon.engine import solver_settings, wanted
 from recon.haste import LONG
-from recon.joint_calibration import CREPT, Bench, refine_calibration, with_thickness
+from recon.joint_calibration import CREPT, Bench, Found, refine_calibration, with_thickness
 from recon.params import ReconstructionParams
 from recon.patterns import Patterns
 from recon.ptychography.experiment import Experiment
@@ -173,32 +173,40 @@ def test_a_fixed_thickness_is_not_looked_at(turned: "Truth") -> None:
 
 
 class Seer:
-    """Sees 310 Å from afar and 330 from nearby."""
+    """Sees 310 Å from afar and 330, or what is given, from nearby."""
 
-    def __init__(self) -> None:
+    def __init__(self, *nearby_A: float) -> None:
         self.here: list[Experiment] = []
+        self.nearby_A = list(nearby_A) or [330.0]
 
     def thickness_A(self, here: Experiment, *, close: bool, haste: float = 1.0) -> Measured:
         assert haste == (LONG if close else 1.0)
         self.here.append(here)
-        return Measured(330.0 if close else 310.0, 12.0, "held-out")
+        return Measured(self.nearby_A.pop(0) if close else 310.0, 12.0, "held-out")
 
     def haste(self, here: Experiment) -> float:
         assert here.thickness_A == 310.0
         return LONG
 
 
-def test_the_calibration_takes_the_thickness_that_was_seen(turned: "Truth") -> None:
+def calibrated_by(
+    seer: Seer, turned: "Truth", heard: list[int] | None = None
+) -> tuple[Experiment, Found]:
+    """Start and end of a calibration of fourteen passes, four of them in the first leg."""
     start, fitted, _ = started(turned, 64.0)
     params = PARAMS.updated(calibration_passes=14)
-    seer = Seer()
     with worker_threads(1) as executor:
         rng = np.random.default_rng(2)
         bench = Bench(solver_settings(params), torch.device("cpu"), executor, rng)
         unknowns = wanted(params, start.n_slices)
-        found = refine_calibration(
-            start, fitted, unknowns, bench, params, lambda number: None, seer
-        )
+        passes = heard if heard is not None else []
+        found = refine_calibration(start, fitted, unknowns, bench, params, passes.append, seer)
+    return start, found
+
+
+def test_the_calibration_takes_the_thickness_that_was_seen(turned: "Truth") -> None:
+    seer = Seer()
+    start, found = calibrated_by(seer, turned)
     early, late = seer.here
     assert late.thickness_A == 310.0
     assert early.thickness_A == start.thickness_A
@@ -209,6 +217,15 @@ def test_the_calibration_takes_the_thickness_that_was_seen(turned: "Truth") -> N
     assert found.sigma["thickness_A"] == 12.0
     crept = value_of(found.experiment, "scale") - value_of(early, "scale")
     assert found.sigma["scale"] > CREPT * abs(crept) > 0
+
+
+def test_a_raster_refined_under_another_thickness_is_refined_once_more(turned: "Truth") -> None:
+    """Once: what the third look sees is the last word, however far off."""
+    seer, heard = Seer(400.0, 500.0), []
+    _, found = calibrated_by(seer, turned, heard)
+    assert [here.thickness_A for here in seer.here[1:]] == [310.0, 400.0]
+    assert found.experiment.thickness_A == 500.0
+    assert heard == [*range(1, 15), *[14] * 10]
 
 
 def test_neighbours_are_compared_after_as_many_passes(monkeypatch: pytest.MonkeyPatch) -> None:
