@@ -100,6 +100,15 @@ def test_halves_that_share_a_doubtful_model_do_not_vouch_for_it(turned: "Truth")
     assert sound.startswith("Lattice visible to 1.19 Å")
 
 
+@pytest.mark.parametrize(("share", "warned"), [(0.79, False), (0.87, True), (0.95, False)])
+def test_a_model_that_is_not_wholly_confirmed_may_flatter(
+    turned: "Truth", share: float, warned: bool
+) -> None:
+    verdict = judge_verdict(turned.header, found(turned), Resolution(frc_half_A=1.05), share)
+    assert ("the FRC may be too good" in verdict) == warned
+    assert not (warned and model_warnings(share))
+
+
 @pytest.mark.parametrize(("share", "stated"), [(0.79, False), (0.81, True), (math.nan, True)])
 def test_a_doubtful_model_states_no_resolution_against_the_truth(
     share: float, stated: bool
