@@ -81,9 +81,12 @@ def _state(belief: Belief) -> str:
 
 
 def _line(row: dict[str, Any]) -> str:
+    expected = row["accepted_per_hour"]
+    per_hour = "" if expected is None else f"{expected:4.1f}/h  "
     return (
         f"{row['crystal']:<6}{row['status']:<9}score {row['score']:.2f}  "
         f"({row['x_um']:+.2f}, {row['y_um']:+.2f}) um  {row['spent_e_per_A2']:.3g} e/A2  "
+        f"{per_hour}"
         f"{row['reason']}"
     ).rstrip()
 
