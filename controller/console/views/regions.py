@@ -43,6 +43,8 @@ class MapView:
     shift_um: tuple[float, float]
     shift_words: str
     thresholds: str
+    budget_e_per_A2: float
+    """Of one crystal before its scan: full shading."""
 
 
 SHIFTED_UM = 1.0
@@ -87,6 +89,7 @@ def map_view(night: Night, *, tile: str = "", region: str = "") -> MapView | Non
         else "",
         thresholds=f"score > {plan.targets.min_score:g}, "
         f"radius > {plan.targets.min_radius_nm:g} nm",
+        budget_e_per_A2=plan.alignment.budget_e_per_A2,
     )
 
 
