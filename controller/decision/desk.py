@@ -199,6 +199,8 @@ class Desk:
     def _on_answer(self, said: Said) -> dict[str, Any]:
         open_ = self._checked(said.who.session, said.epoch, said.proposal, said.state_revision)
         changes = dict(said.changes)
+        if said.answer in ("approve", "edit"):
+            self._check_armed(open_)
         if said.answer == "edit":
             refusal = edit_refusal(open_.proposal, changes, self._limits)
             if refusal:
@@ -215,6 +217,7 @@ class Desk:
         open_ = self._checked(
             wanted.who.session, wanted.epoch, wanted.proposal, wanted.state_revision
         )
+        self._check_armed(open_)
         try:
             envelope = Envelope.model_validate(wanted.envelope)
         except ValidationError as error:
@@ -255,9 +258,12 @@ class Desk:
                 f"the state has changed since (revision {open_.proposal.state_revision}, seen "
                 f"{revision}); look again"
             )
+        return open_
+
+    def _check_armed(self, open_: _Open) -> None:
+        """Saying no is always possible; a yes takes a look."""
         if self._now_s() - open_.since_s < ARMED_AFTER_S:
             raise ValueError("this proposal has only just appeared; look at it first")
-        return open_
 
     # --- time ---------------------------------------------------------------------------------
 

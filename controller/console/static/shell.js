@@ -115,7 +115,8 @@ function onState(message) {
   if (kbd) kbd.textContent = drives() ? "Esc" : "Enter";
   if (shell.state === "NEEDS APPROVAL" && wasState !== "NEEDS APPROVAL" && drives()) softSound();
   wasState = shell.state;
-  if (changed !== null && changed !== message.changed) document.body.dispatchEvent(new Event("changed"));
+  // also the first time: something may have happened since this page was rendered
+  if (changed !== message.changed) document.body.dispatchEvent(new Event("changed"));
   changed = message.changed;
   live.dispatchEvent(new CustomEvent("state", { detail: message }));
 }

@@ -125,6 +125,15 @@ def test_nothing_is_approved_in_the_moment_it_appears(stand: Stand) -> None:
         stand.say(stand.said(epoch))
 
 
+def test_no_can_be_said_in_the_moment_it_appears(stand: Stand) -> None:
+    epoch = stand.drive()
+    thread = stand.open(proposal())
+    stand.t_s -= 2 * ARMED_AFTER_S
+    stand.say(stand.said(epoch, answer="reject", reason="no"))
+    thread.join()
+    assert stand.answers[0].answer == "reject"
+
+
 def test_a_change_of_the_queue_or_a_stop_withdraws_the_proposal(stand: Stand) -> None:
     thread = stand.open(proposal())
     send(stand.folder, QueueRequest(what="stop", by="Eve"))
