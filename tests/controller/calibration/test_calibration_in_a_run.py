@@ -13,7 +13,7 @@ from controller.cli.compose import JournalAuditor, calibration_alarms_now, open_
 from controller.cli.output import InputError
 from controller.decision.goniometer_filter import PARAMETERS, instrument_prior
 from controller.hardware.values import Calibration
-from controller.plan.run import PlanError, RunPlan
+from controller.plan.run import RunPlan
 from controller.record.events import CalibrationAlarmed
 from controller.record.report.attention import what_needs_you
 from controller.record.report.story import Night
@@ -58,8 +58,11 @@ def test_without_a_file_nothing_changes_and_a_bad_one_stops_before_anything_move
     ) as session:
         assert session.microscope.calibration.method == "simulated service visit"
         assert calibration_alarms_now(session, plan(tmp_path, None)) == []
-    with pytest.raises(PlanError, match=r"instrument\.calibration"):
-        plan(tmp_path, "none.yaml")
+    with (
+        pytest.raises(InputError, match=r"instrument\.calibration = .* is no file"),
+        open_instrument(plan(tmp_path, "none.yaml"), tmp_path / "no", auditor=JournalAuditor()),
+    ):
+        pass
     (tmp_path / "broken.yaml").write_text("entries: 5")
     with (
         pytest.raises(InputError, match="not a calibration file"),
