@@ -28,6 +28,7 @@ survey: {field_um: [4.8, 4.8], pixel_size_nm: 10, flux_e_per_A2_s: 1.0e-3, elect
 targets: {wanted: 1}
 alignment: {budget_e_per_A2: 0.5}
 scan: {shape: [44, 44], step_A: 1.5, fluence_e_per_A2: 120}
+agent: {look_first: false}
 approval: {wait_s: 900, on_silence: skip}
 budget: {time_h: 4}
 """
