@@ -57,18 +57,25 @@ def reading_of(summary: dict[str, Any]) -> ReconstructionReading:
     """The numbers of a summary that decide about the scan.
 
     The resolution is the worse of FRC and lattice limit where both are known: never a prettier
-    number than the data carry.
+    number than the data carry.  What the electrons do not confirm is no result, whatever lattice
+    stands in the picture: a wrong model draws spots of its own.
     """
+    from recon.judge import SURE_SHARE
+
     resolution = summary.get("resolution", {})
     frc = _number(resolution.get("frc_half_A"))
     lattice = _number(resolution.get("lattice_limit_A"))
     known = [value for value in (frc, lattice) if value is not None]
     worst = max(known) if known else None
+    confirmed = _number(summary.get("explained_share"))
+    is_doubtful = confirmed is not None and confirmed < SURE_SHARE
+    verdict = str(summary.get("verdict", ""))
+    reason = "" if lattice is not None else "no lattice stands out of the power spectrum"
     calibration = summary.get("calibration", {})
     defocus = _number(calibration.get("defocus_A", {}).get("value"))
     thickness = _number(calibration.get("thickness_A", {}).get("value"))
     return ReconstructionReading(
-        ok=worst is not None and lattice is not None,
+        ok=worst is not None and lattice is not None and not is_doubtful,
         resolution_A=worst,
         frc_half_A=frc,
         lattice_limit_A=lattice,
@@ -76,8 +83,8 @@ def reading_of(summary: dict[str, Any]) -> ReconstructionReading:
         thickness_nm=None if thickness is None else thickness / 10,
         passes=int(summary.get("passes", 0)),
         stopped_because=str(summary.get("stopped_because", "")),
-        verdict=str(summary.get("verdict", "")),
-        reason="" if lattice is not None else "no lattice stands out of the power spectrum",
+        verdict=verdict,
+        reason=verdict if is_doubtful else reason,
         warnings=tuple(str(text) for text in summary.get("warnings", ())),
     )
 

@@ -242,7 +242,8 @@ class ReconstructionPlan(Frozen):
 
     enabled: bool = True
     accept_resolution_A: Positive = 5.0
-    """A scan counts as a success if both its lattice limit and its FRC resolution are at most this:
+    """A scan counts as a success if the electrons confirm its reconstruction, and both its lattice
+    limit and its FRC resolution are at most this:
     for a framework of 20 A cells, reflections of several orders stand out of the noise."""
     modelled_time_s: NonNegative = 60.0
     """Virtual time that a reconstruction takes in simulation, beside the night or not."""
