@@ -24,9 +24,9 @@ import numpy as np
 
 from benchmarks.regions_foreign import FOREIGN, Maker, familiar
 from models.confidence import Confidence
-from models.evaluate import evaluate, pickable_crystals
+from models.evaluate import evaluate, pick_image, pickable_crystals
 from models.evaluation_scenes import draw_evaluation_frames, draw_evaluation_scene
-from models.imaging import Scene, SurveyImage
+from models.imaging import Scene
 from models.network import open_network
 from models.picker import LEAST_ELECTRONS, RegionPicker, RegionResult
 from models.sequential import ExposureRule
@@ -36,22 +36,10 @@ from models.weights import load_weights
 PARTS = ("classes", "foreign", "sequential", "speed")
 
 
-def look(picker: RegionPicker, image: SurveyImage) -> RegionResult:
-    """Regions of a drawn image."""
-    return picker.pick(
-        image.values,
-        mode=image.mode,
-        pixel_size_nm=image.pixel_size_nm,
-        gain=image.gain,
-        offset=image.offset,
-        incident_electrons_per_px=image.incident_electrons_per_px,
-    )
-
-
 def strangeness(picker: RegionPicker, make: Maker, seed: int, dose: float) -> float:
     """How foreign the picker finds an image; infinite where it holds no electrons."""
     image = make(np.random.default_rng([seed, 31]), dose)
-    result = look(picker, image)
+    result = pick_image(picker, image)
     return np.inf if image.electrons.sum() < LEAST_ELECTRONS else result.unfamiliarity
 
 
@@ -181,11 +169,11 @@ def speed_table(weights: Path | None, seed: int) -> dict[str, Any]:
             torch.set_num_threads(1)
         network = open_network(loaded, runtime)
         picker = RegionPicker(network, Confidence.from_arrays(loaded.calibration))
-        look(picker, image)
+        pick_image(picker, image)
         big = replace(image, values=mosaic, pixel_size_nm=10.0)
         table[runtime] = {
-            "image_512_ms": _median_ms(partial(look, picker, image), 9),
-            "mosaic_4096_s": _median_ms(partial(look, picker, big), 1) / 1e3,
+            "image_512_ms": _median_ms(partial(pick_image, picker, image), 9),
+            "mosaic_4096_s": _median_ms(partial(pick_image, picker, big), 1) / 1e3,
         }
         print(
             f"{runtime}: {table[runtime]['image_512_ms']:.0f} ms per 512 x 512 image, "

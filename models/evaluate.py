@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from models.classes import CLASS_NAMES
 from models.confidence import Confidence
 from models.evaluation_scenes import draw_evaluation_scene
-from models.imaging import Scene
+from models.imaging import Scene, SurveyImage
 from models.network import open_network
 from models.picker import SCORE_TO_ACT, RegionPicker, RegionResult
 from models.truth import judge_picks
@@ -89,7 +89,11 @@ def evaluate(
 
 def pick_scene(picker: RegionPicker, scene: Scene) -> RegionResult:
     """Regions of a drawn scene, from its raw values and its calibration."""
-    image = scene.image
+    return pick_image(picker, scene.image)
+
+
+def pick_image(picker: RegionPicker, image: SurveyImage) -> RegionResult:
+    """Regions of an image, from its raw values and its calibration."""
     return picker.pick(
         image.values,
         mode=image.mode,

@@ -1,21 +1,17 @@
-"""Expose until the picker is sure, or more electrons would not help.
+"""The rule by which a field is looked at again, until the picker is sure or more would not help.
 
 A survey frame costs little and a visit to the wrong place much, so a field is first exposed
 briefly; as long as the best pick is not sure, more frames of it are summed.  The rule looks at the
-calibrated probability of the picker, which holds at every dose, so several looks at one field do
-not inflate it more than its calibration error.
+calibrated probability of the picker.  What it gains against fixed doses: `benchmarks/regions.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from models.picker import SURE, RegionResult
+from models.picker import SURE
 
 
 class Scored(Protocol):
@@ -55,16 +51,15 @@ class ExposureRule:
 
     sure: float = SURE
     """The best pick is right with this probability: stop."""
-    first_e_per_px: float = 0.2
     most_e_per_px: float = 12.8
     growth: float = 4.0
     """A further look is at most so many times the dose before."""
 
     def __post_init__(self) -> None:
-        if not (0 < self.sure <= 1 and 0 < self.first_e_per_px <= self.most_e_per_px):
+        if not (0 < self.sure <= 1 and self.most_e_per_px > 0):
             raise ValueError(
-                f"sure is {self.sure:g} and the doses run from {self.first_e_per_px:g} to "
-                f"{self.most_e_per_px:g} e/px; wanted 0 < sure <= 1 and 0 < first <= most"
+                f"sure is {self.sure:g} and the most {self.most_e_per_px:g} e/px; wanted "
+                f"0 < sure <= 1 and a positive dose"
             )
         if not self.growth > 1:
             raise ValueError(f"growth is {self.growth:g}; a further look must add dose (above 1)")
@@ -95,39 +90,3 @@ class ExposureRule:
         goal = min(max(wanted, 2 * taken_e_per_px), self.growth * taken_e_per_px)
         goal = min(goal, self.most_e_per_px)
         return goal - taken_e_per_px, f"the best pick is right with probability {best:.2f} only"
-
-
-@dataclass(frozen=True)
-class Look:
-    """One decision on the way."""
-
-    taken_e_per_px: float
-    result: RegionResult
-    why: str
-
-
-def expose(
-    rule: ExposureRule,
-    take: Callable[[float], NDArray[np.float32]],
-    pick: Callable[[NDArray[np.float32]], RegionResult],
-) -> Iterator[Look]:
-    """Take frames of one field until the rule is content; the last look is the answer.
-
-    Parameters
-    ----------
-    rule
-        Decides.
-    take
-        Exposes for so many electrons per pixel more and gives the electrons found, (ny, nx).
-    pick
-        The picker, given the sum so far.
-    """
-    total: NDArray[np.float32] | None = None
-    taken, more = 0.0, rule.first_e_per_px
-    while more > 0:
-        frame = take(more)
-        total = frame if total is None else total + frame
-        taken += more
-        result = pick(total)
-        more, why = rule.further(result, taken)
-        yield Look(taken, result, why)

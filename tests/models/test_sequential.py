@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.picker import Pick, RegionResult
-from models.sequential import ExposureRule, expose
+from models.sequential import ExposureRule
 
 
 def seen(best: float, *, wanted: float | None = 5.0, foreign: bool = False) -> RegionResult:
@@ -35,20 +35,18 @@ def seen(best: float, *, wanted: float | None = 5.0, foreign: bool = False) -> R
     st.lists(st.tuples(st.floats(0, 1), st.none() | st.floats(0.01, 1e3)), min_size=40, max_size=40)
 )
 def test_it_ends_in_bounds_and_says_why(answers: list[tuple[float, float | None]]) -> None:
-    rule, at = ExposureRule(), iter(answers)
-    given_e = []
-
-    def take(more: float) -> np.ndarray:
-        given_e.append(more)
-        return np.full((16, 16), more, np.float32)
-
-    looks = list(expose(rule, take, lambda total: seen_of(next(at))))
-    assert sum(given_e) <= rule.most_e_per_px * (1 + 1e-6)
-    assert all(more > 0 for more in given_e)
-    assert all(b.taken_e_per_px <= rule.growth * a.taken_e_per_px + 1e-9
-               for a, b in pairwise(looks))  # fmt: skip
-    assert all(look.why for look in looks)
-    assert len(looks) <= 10
+    rule, first = ExposureRule(), 0.2
+    taken = [first]
+    for answer in answers:
+        more, why = rule.further(seen_of(answer), taken[-1])
+        assert why
+        if more == 0:
+            break
+        assert more > 0
+        taken.append(taken[-1] + more)
+    assert taken[-1] <= rule.most_e_per_px * (1 + 1e-6)
+    assert all(b <= rule.growth * a + 1e-9 for a, b in pairwise(taken))
+    assert len(taken) <= 10
 
 
 def seen_of(answer: tuple[float, float | None]) -> RegionResult:
@@ -74,7 +72,7 @@ def test_a_foreign_image_is_not_exposed_further() -> None:
     assert ExposureRule().further(seen(0.0, foreign=True), 0.2)[0] == 0.0
 
 
-@pytest.mark.parametrize("wrong", [{"sure": 0.0}, {"first_e_per_px": 20.0}, {"growth": 1.0}])
+@pytest.mark.parametrize("wrong", [{"sure": 0.0}, {"most_e_per_px": 0.0}, {"growth": 1.0}])
 def test_a_rule_that_cannot_work_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"wanted|must"):
         ExposureRule(**wrong)

@@ -114,7 +114,7 @@ def further_look(seen: RegionsSeen, taken: float, survey: SurveyPlan) -> tuple[f
     share = (seen.electrons_per_px or taken) / taken
     if not share > 0:
         return 0.0, "no electrons were detected"
-    rule = ExposureRule(first_e_per_px=taken * share, most_e_per_px=max(survey.most, taken) * share)
+    rule = ExposureRule(most_e_per_px=max(survey.most, taken) * share)
     detected, why = rule.further(seen, taken * share)
     return detected / share, why
 
